@@ -36,8 +36,8 @@ from gptjax.formatting import duration_text
 from gptjax.paths import local_path, run_folder
 from gptjax.roads.definition import Road, Stage, load_road
 from gptjax.roads.markers import keys_of, read_marker
-from gptjax.roads.walking import is_done, run, walk
-from gptjax.terminal import Console
+from gptjax.roads.walking import Stopped, is_done, run, walk
+from gptjax.terminal import Console, print_note
 
 flags = Flags()
 CONFIG = flags.DEFINE_string("config", None, "A road, such as configs/road/laptop.py; FILE.py:ARG if it takes one.")
@@ -75,6 +75,20 @@ def main(argv: list[str]) -> int:
     keys = keys_of(road.stages)
     if DRY_RUN.value:
         return dry_run(console, workdir, road, chosen, keys)
+    try:
+        go(console, workdir, road, chosen, keys)
+    except Stopped as stop:
+        print_note(console, str(stop))
+        return 128 + stop.number
+    if all(is_done(workdir, stage, keys) for stage in road.stages):
+        for what, command in road.opens:
+            console.print(f"{what}:", style="bold")
+            console.print(f"  {Stage('next', what, command).text}", soft_wrap=True)
+    return 0
+
+
+def go(console: Console, workdir: Path, road: Road, chosen: Sequence[Stage], keys: dict[str, str]) -> None:
+    """Runs the chosen stages that are not done, and shows all times and results."""
     with alone_in(workdir, "--workdir"):
         started = time.monotonic()
         for stage in chosen:
@@ -85,11 +99,6 @@ def main(argv: list[str]) -> int:
         console.print()
         console.print(table(workdir, road, keys))
         console.print(f"this time {duration_text(time.monotonic() - started)}", style="dim")
-    if all(is_done(workdir, stage, keys) for stage in road.stages):
-        for what, command in road.opens:
-            console.print(f"{what}:", style="bold")
-            console.print(f"  {Stage('next', what, command).text}", soft_wrap=True)
-    return 0
 
 
 # --- What is asked ---------------------------------------------------------------------------------------------------
@@ -187,7 +196,7 @@ def planned_stage(console: Console, stage: Stage) -> dict[str, Any]:
     console.print(Stage(stage.name, stage.about, asked).text, style="bold", soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plan.json"
-        status = run(Stage(stage.name, stage.about, (*asked, f"--json={file}")))
+        status, _ = run(Stage(stage.name, stage.about, (*asked, f"--json={file}")))
         if status:
             raise RunError(f"the plan of stage {stage.name} ended with exit status {status}")
         return json.loads(file.read_bytes())

@@ -1,6 +1,7 @@
 """The road command: stages that run, are skipped, fail, are killed and change; and the roads of configs/road."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +12,11 @@ import pytest
 from commands import run_command
 from waiting import until
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, default, to_json
+from gptjax.roads import completion
 from gptjax.roads.definition import Stage, load_road
 from gptjax.roads.markers import keys_of
+from gptjax.settings import freeze
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -29,7 +32,11 @@ if "kill" in words and log.read_text().count(" kill\\n") == 1:
     os.kill(os.getppid(), signal.SIGKILL)
     sys.exit(1)
 if "wait" in words and log.read_text().count(" wait\\n") == 1:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+    os.makedirs(output)
+    def save(*_):  # like a run that is asked to stop, which ends without an error
+        pathlib.Path(__file__).with_name("saved").touch()
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, save)
     pathlib.Path(__file__).with_name("waiting").touch()
     time.sleep(600)
 os.makedirs(output, exist_ok=True)
@@ -105,7 +112,20 @@ def test_a_failed_stage_says_which_and_the_same_command_goes_on_with_it(place):
 def test_a_command_that_succeeds_without_its_result_has_failed(place):
     (place / "stage.py").write_text("")
     failed = walk(place)
-    assert failed.returncode == 1 and f"ended with no result; {place}/w/first is not there" in failed.stderr
+    assert failed.returncode == 1 and f"is not complete: {place}/w/first is not there." in failed.stderr
+
+
+@pytest.mark.parametrize(
+    "saved, duration, what", [(9, "10 steps", "stopped at step 9 of 10"), (10, "10 steps", ""), (5, "40 tokens", "")]
+)
+def test_a_run_that_stopped_before_its_end_is_not_complete(tmp_path, monkeypatch, saved, duration, what):
+    config = default()
+    config.training.update(duration=duration, batch_size=2)
+    config.data.sequence_length = 4
+    (tmp_path / "config.json").write_text(to_json(freeze(config)))
+    monkeypatch.setattr(completion, "saved_steps", lambda run: [saved - 1, saved])
+    stage = Stage("base", "", ("train", f"--workdir={tmp_path}"), str(tmp_path))
+    assert completion.missing(stage) == (what and f"{tmp_path} {what}")
 
 
 def test_a_road_that_was_killed_goes_on_with_the_stage_that_it_was_in(place):
@@ -114,17 +134,16 @@ def test_a_road_that_was_killed_goes_on_with_the_stage_that_it_was_in(place):
     assert walk(place, arg="kill").returncode == 0 and calls(place) == ["first", "first", "second", "other"]
 
 
-def test_a_signal_is_passed_on_to_the_command_of_the_stage(place):
+def test_a_signal_is_passed_on_to_the_command_of_the_stage_and_ends_the_road(place):
     road = subprocess.Popen(
         [sys.executable, "-m", "gptjax.road", f"--config={place}/road.py:wait", f"--workdir={place}/w"],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     until((place / "waiting").exists)
     road.send_signal(signal.SIGTERM)
-    assert "stage first ended with exit status 7." in road.communicate(timeout=60)[1] and road.returncode == 1
+    road.communicate()
+    assert (place / "saved").exists() and road.returncode == 128 + signal.SIGTERM and calls(place) == ["first"]
 
 
 def test_a_changed_command_is_refused_until_overwrite_and_then_all_that_depends_on_it_is_made_again(place):
@@ -272,6 +291,20 @@ def test_the_laptop_road_needs_documentation_unless_text_and_chats_are_given(tmp
     made = {stage.makes for stage in road.stages if stage.makes} | {path for path in inputs.values() if path}
     for stage in road.stages:  # what a stage reads is made before it, or given
         assert all(any(path == each or path.startswith(f"{each}/") for each in made) for path in stage.reads)
+
+
+def test_training_on_one_h100_is_planned_as_its_config_says_and_takes_less_than_four_hours():
+    done = run_command(
+        "road", "--config=configs/road/h100.py", "--hardware=H100", "--price=2.50 USD", GPTJAX_HISTORY=""
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[-3:]}
+    documented = (REPOSITORY / "configs/road/h100.py").read_text()
+    for name, row in rows.items():
+        figures = row.replace(" USD", "").split()[1:]
+        assert re.search(rf"^  {name} +{r' +'.join(map(re.escape, figures))}$", documented, re.M), row
+    hours, minutes, _ = re.search(r"to ([0-9:]+)\)", rows["training"])[1].split(":")
+    assert set(rows) == {"base", "chat", "training"} and int(hours) + int(minutes) / 60 < 4
 
 
 @pytest.mark.slow

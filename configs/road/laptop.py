@@ -15,7 +15,11 @@ from gptjax.config import ConfigError
 from gptjax.roads import Road, Stage
 
 SIZES = {  # flags of the documentation, of the corpus, and of training on conversations
-    "full": ((), ("--vocab_size=4096",), ("--config.training.duration=1 epochs", "--config.evaluation.every=100 steps")),
+    "full": (
+        (),
+        ("--vocab_size=4096",),
+        ("--config.training.duration=1 epochs", "--config.evaluation.every=100 steps"),
+    ),
     "smoke": (
         ("--packages=absl,optax",),
         ("--vocab_size=512",),
@@ -118,6 +122,23 @@ def get_road(arg: str = "full", *, workdir: str, text: str, chats: str) -> Road:
             reads=(chat,),
         )
     )
+    exported = f"{workdir}/export"
+    stages += [
+        Stage(
+            "export",
+            "weights, tokenizer and chat template for transformers, vLLM, MLX and llama.cpp's converter",
+            ("export", f"--workdir={chat}", f"--output={exported}"),
+            makes=exported,
+            reads=(chat,),
+        ),
+        Stage(
+            "report",
+            "a page about the run, to keep or to share",
+            ("report", f"--workdir={chat}", f"--output={workdir}/report.html"),
+            makes=f"{workdir}/report.html",
+            reads=(chat,),
+        ),
+    ]
     return Road(
         tuple(stages),
         opens=(

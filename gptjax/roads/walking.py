@@ -9,16 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
-from gptjax import cli
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import duration_text
+from gptjax.roads.completion import missing
 from gptjax.roads.definition import Stage
 from gptjax.roads.figures import figures_of
 from gptjax.roads.markers import DONE, STARTED, Marker, read_marker, write_marker
 from gptjax.terminal import Console
 
-PASSED_ON = (signal.SIGTERM, signal.SIGHUP)  # to the command of a stage
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def walk(console: Console, workdir: Path, stage: Stage, key: str, again: bool, overwrite: bool) -> None:
@@ -27,11 +28,12 @@ def walk(console: Console, workdir: Path, stage: Stage, key: str, again: bool, o
     Args:
       key: of the stage, by `keys_of`.
       again: run it also if it is done.
-      overwrite: remove what the stage made by another command.
+      overwrite: remove what the stage made by another command, and with `again` also what it made by this one.
 
     Raises:
       ConfigError: the stage was made by another command, or of something else.
       RunError: its command failed.
+      Stopped: a signal asked the road to stop.
     """
     marker = read_marker(workdir, stage)
     if marker and marker.key == key and marker.state == DONE and is_there(stage) and not again:
@@ -39,41 +41,62 @@ def walk(console: Console, workdir: Path, stage: Stage, key: str, again: bool, o
         console.print(f"done before, in {duration_text(marker.seconds)}{figures}", style="dim")
         return
     seconds = marker.seconds if marker and marker.key == key and marker.state == STARTED else 0.0
-    if marker and marker.key != key:
+    if marker and (marker.key != key or (again and overwrite)):
         make_room(console, workdir, stage, marker, overwrite)
     console.print(stage.text, style="bold", soft_wrap=True)
     write_marker(workdir, stage, Marker(key, STARTED, stage.text, seconds))
     started = time.monotonic()
-    status = run(stage)
+    status, asked_to_stop = run(stage)
     seconds += time.monotonic() - started
-    if status == 0 and is_there(stage):
+    problem = missing(stage) if status == 0 else ""
+    if status == 0 and not problem:
         write_marker(workdir, stage, Marker(key, DONE, stage.text, seconds, figures_of(stage)))
-        return
-    write_marker(workdir, stage, Marker(key, STARTED, stage.text, seconds))
-    if status in (cli.INTERRUPTED, -signal.SIGINT):
-        raise KeyboardInterrupt
-    how = f"exit status {status}" if status > 0 else f"{signal.Signals(-status).name}" if status else "no result"
-    missing = f"; {stage.makes} is not there" if status == 0 else ""
-    raise RunError(f"stage {stage.name} ended with {how}{missing}. Give the same command again when the cause is gone")
+    else:
+        write_marker(workdir, stage, Marker(key, STARTED, stage.text, seconds))
+    if asked_to_stop:
+        raise Stopped(asked_to_stop, f"stopped in stage {stage.name}; the same command goes on")
+    if status or problem:
+        what = f"is not complete: {problem}" if problem else ended(status)
+        raise RunError(f"stage {stage.name} {what}. Give the same command again when the cause is gone")
 
 
-def run(stage: Stage) -> int:
-    """Runs the command of a stage, on this terminal, and returns its exit status; negative: minus a signal.
+class Stopped(Exception):
+    """A signal asked the road to stop."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+
+
+def ended(status: int) -> str:
+    return f"ended with exit status {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
+
+
+def run(stage: Stage) -> tuple[int, int]:
+    """Runs the command of a stage, on this terminal.
 
     Ctrl-C reaches the command from the terminal. SIGTERM and SIGHUP are passed on to it, so that it can save.
+
+    Returns:
+      Its exit status, negative if a signal ended it, and the signal that this process has received meanwhile, or 0.
     """
     sys.stdout.flush()
+    received = 0
     with subprocess.Popen(stage.arguments, stdin=subprocess.PIPE if stage.lines else None) as process:
-        passed_on = {
-            number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in PASSED_ON
-        }
-        ignored = signal.signal(signal.SIGINT, lambda *_: None)
+
+        def take(number: int, frame: FrameType | None) -> None:
+            nonlocal received
+            received = number
+            if number != signal.SIGINT:
+                process.send_signal(number)
+
+        handlers = {number: signal.signal(number, take) for number in SIGNALS}
         try:
             process.communicate("".join(f"{line}\n" for line in stage.lines).encode() if stage.lines else None)
         finally:
-            for number, handler in {**passed_on, signal.SIGINT: ignored}.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
-    return process.returncode
+    return process.returncode, received
 
 
 def make_room(console: Console, workdir: Path, stage: Stage, marker: Marker, overwrite: bool) -> None:
