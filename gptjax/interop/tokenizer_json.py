@@ -19,7 +19,7 @@ from typing import Any
 import tokenizers
 
 from gptjax.config import ConfigError
-from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, Tokenizer
+from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 from gptjax.tokenizer.byte_level import CHARACTERS
 from gptjax.tokenizer.sentencepiece_file import (
     BYTE,
@@ -63,6 +63,8 @@ def tokenizer_json(tokenizer: Tokenizer, begin_id: int | None = None) -> bytes:
         parts = _bytes(tokenizer)
     elif isinstance(tokenizer, CharacterTokenizer):
         parts = _characters(tokenizer)
+    elif isinstance(tokenizer, HuggingFaceTokenizer):
+        return json.dumps(tokenizer.content, ensure_ascii=False, indent=1).encode() + b"\n"
     else:
         raise ConfigError(f"tokenizer.kind = {tokenizer.kind!r}: cannot be written as tokenizer.json")
     parts = {

@@ -14,6 +14,7 @@ sentencepiece_file.py    reads settings from the file of a SentencePiece model
 """
 
 from gptjax.tokenizer.bytes_and_characters import ByteTokenizer, CharacterTokenizer
+from gptjax.tokenizer.huggingface import HuggingFaceTokenizer
 from gptjax.tokenizer.interface import CONTROL_TOKENS, Tokenizer
 from gptjax.tokenizer.loading import load, load_of_sources
 from gptjax.tokenizer.sentencepiece_model import SentencePieceTokenizer
@@ -22,6 +23,7 @@ __all__ = [
     "CONTROL_TOKENS",
     "ByteTokenizer",
     "CharacterTokenizer",
+    "HuggingFaceTokenizer",
     "SentencePieceTokenizer",
     "Tokenizer",
     "load",

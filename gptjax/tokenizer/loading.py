@@ -9,6 +9,7 @@ from gptjax.config import ConfigError
 from gptjax.data.prepared import MANIFEST, SOURCE_PREFIX, read_manifest
 from gptjax.paths import local_path
 from gptjax.tokenizer.bytes_and_characters import ByteTokenizer, CharacterTokenizer
+from gptjax.tokenizer.huggingface import KIND, from_saved, from_theirs
 from gptjax.tokenizer.interface import Tokenizer
 from gptjax.tokenizer.sentencepiece_model import SentencePieceTokenizer
 
@@ -16,7 +17,8 @@ FILE_NAMES = (SentencePieceTokenizer.file_name, ByteTokenizer.file_name)  # in a
 
 
 def load(path: str | Path) -> Tokenizer:
-    """Loads the tokenizer of a prepared folder, of a run, or of a file (a SentencePiece model or gptjax's JSON).
+    """Loads the tokenizer of a prepared folder, of a run, of a folder of `transformers`, or of a file: a SentencePiece
+    model, gptjax's JSON, or a tokenizer.json of Hugging Face with the files that are beside it.
 
     Raises:
       ConfigError: there is no tokenizer, or its file cannot be read.
@@ -26,11 +28,22 @@ def load(path: str | Path) -> Tokenizer:
         found = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if not found:
             raise ConfigError(f"tokenizer: {path} holds neither tokenizer.model nor tokenizer.json")
-        made = _load_file(found[0])
+        made = _load_file(found[0]) if len(found) == 1 else _of_two(*found)
         if (path / MANIFEST).exists():
             _check_manifest_is_of(made, path)
         return made
     return _load_file(path)
+
+
+def _of_two(model: Path, theirs: Path) -> Tokenizer:
+    """The tokenizer of a folder of `transformers` that holds a SentencePiece model, too: the model, unless tokens were
+    added to it, or it is a file of another kind by the same name."""
+    made = _load_file(theirs)
+    try:
+        own = _load_file(model)
+    except ConfigError:
+        return made
+    return own if own.vocab_size >= made.vocab_size else made
 
 
 def load_of_sources(folder: str | Path) -> Tokenizer | None:
@@ -69,9 +82,13 @@ def _load_file(path: Path) -> Tokenizer:
         if path.suffix != ".json":
             return SentencePieceTokenizer(file_bytes)
         fields = json.loads(file_bytes)
+        if "model" in fields:
+            return from_theirs(fields, path.parent)
+        if fields["kind"] == KIND:
+            return from_saved(fields)
         kinds = {"byte": ByteTokenizer, "char": CharacterTokenizer}
         return kinds[fields.pop("kind")](**fields)
     except ConfigError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
         raise ConfigError(f"tokenizer: {path} is not a readable tokenizer ({type(error).__name__})") from error
