@@ -448,6 +448,8 @@ def plot(run: TrainingRun) -> None:
 
         for path in plot_run(run.workdir):
             run.console.print(f"plot: {path}", soft_wrap=True)
+        report = f"{cli.command('report')} --workdir={run.workdir}"
+        run.console.print(f"a page to share, with data, settings and cost: {report}", soft_wrap=True, style="dim")
 
 
 if __name__ == "__main__":

@@ -172,9 +172,8 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
     found = []
     for name, result in results.items():
         if "members" in result:
-            found.append(
-                f"{name}: mean over the {result['average']} of {len(result['members'])} members (results.json)"
-            )
+            over = {"members": "", "items": "the items of "}[result["average"]]
+            found.append(f"{name}: the mean over {over}{len(result['members'])} members (each is in results.json)")
         for reason, count in result["skipped"].items():
             found.append(f"{name}: {counted(count, 'row')} left out: {reason}")
         if result.get("empty"):

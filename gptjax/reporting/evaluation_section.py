@@ -36,7 +36,7 @@ def _validation(facts: RunFacts) -> list[Block]:
     head = ("evaluation", "step", *(name.partition("/")[2].replace("_", " ") for name in names))
     chosen = [("best", best), ("last", rows[-1])] if best is not rows[-1] else [("best and last", best)]
     made = [[word, row["step"], *(_number(row.get(name)) for name in names)] for word, row in chosen]
-    text = "Scores on held-out data, which training did not read; losses are means over tokens, in nats."
+    text = "Scores on held-out data, which training did not read; losses are in nats."
     return [table(head, made, "Validation"), Paragraph(text)]
 
 

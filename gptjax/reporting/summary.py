@@ -57,10 +57,10 @@ def tiles(facts: RunFacts) -> tuple[tuple[str, str, str], ...]:
         found.append(("parameters", count_text(facts.size.parameters.total), remark))
     if isinstance(tokens := facts.run.last("tokens"), int | float):
         found.append(("tokens trained on", count_text(tokens), counted(facts.run.step, "step")))
-    found += _scores(facts)
-    found += _of_labels(facts) + _of_tasks(facts)[:2]
-    found += _of_effort(facts.effort)
-    return tuple(found[:MOST_TILES])
+    cost = _of_effort(facts.effort)
+    quality = [*_scores(facts), *_of_labels(facts), *_of_tasks(facts)]
+    found += quality[: max(MOST_TILES - len(found) - len(cost), 1)]
+    return tuple([*found, *cost][:MOST_TILES])
 
 
 def _scores(facts: RunFacts) -> list[tuple[str, str, str]]:
@@ -123,12 +123,12 @@ def _of_effort(effort: Effort) -> list[tuple[str, str, str]]:
     if effort.seconds is not None:
         on = devices_text(effort)
         found.append(("time", duration_text(effort.seconds), f"measured{f', on {on}' if on else ''}"))
-    if effort.flops is not None:
-        found.append(("training FLOPs", f"{effort.flops:.2g}".replace("e+", "e"), "counted by formula"))
     if effort.kilowatt_hours is not None:
         found.append(("energy", energy_text(effort.kilowatt_hours), "estimate of the devices alone"))
     if effort.cost is not None:
         found.append(("cost", effort.cost, "estimate, from the given price"))
+    if len(found) < 2 and effort.flops is not None:
+        found.append(("training FLOPs", f"{effort.flops:.2g}".replace("e+", "e"), "counted by formula"))
     return found
 
 
