@@ -24,13 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--base_steps", type=int, default=1000)
+    parser.add_argument("--base_steps", type=int, default=2500)
     parser.add_argument("--steps", type=int, default=300)
     options = parser.parse_args()
     data, base = prepared(options.folder), options.folder / "base"
     measure.train(base, data, {
         "training.objective": "completion", "training.duration": f"{options.base_steps} steps",
-        "training.batch_size": 8, "optimizer.learning_rate": 2e-3, "evaluation.every": "250 steps",
+        "training.batch_size": 16, "optimizer.learning_rate": 2e-3, "evaluation.every": "500 steps",
         **measure.OF_MODEL, **LENGTHS,
     })  # fmt: skip
     rows = []
@@ -62,7 +62,7 @@ def prepared(folder: Path) -> Path:
 
 def problem_and_solution(draw: random.Random) -> tuple[str, str]:
     (name, other), things = draw.sample(NAMES, 2), draw.choice(THINGS)
-    has, times, more = draw.randint(5, 40), draw.randint(2, 5), draw.randint(2, 30)
+    has, times, more = draw.randint(5, 20), draw.randint(2, 4), draw.randint(2, 9)
     less = draw.randint(1, has - 1)
     if draw.random() < 0.5:
         rest, question = has - less, f"How many {things} are left?"

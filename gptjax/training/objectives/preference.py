@@ -7,15 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from rich.text import Text
 
 from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
-from gptjax.data.keys import REJECTED, TARGETS, TOKENS, WEIGHTS
+from gptjax.data.keys import REJECTED, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.scores import ACCURACY, Score
 from gptjax.model import lora
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.logits import log_probabilities
+from gptjax.training.objectives.instruction import colored
 from gptjax.training.objectives.objective import Batch, Objective
 
 PREFERENCE_LOSS = Score("validation/loss", "validation loss (nats per preference)", "loss {:.4f}")
@@ -71,6 +74,15 @@ class Preference(Objective):
         return open_dataset(
             config.data, split, seed=config.seed, batch_size=batch_size, tokens=tokens, windows=self.windows
         )
+
+    def shown_row(self, data: Dataset, tokenizer: Tokenizer) -> Text | None:
+        batch, shown = data.batch(0, np.array([0])), Text()
+        for prefix in ("", REJECTED):
+            targets_T, weights_T = batch[f"{prefix}{TARGETS}"][0], batch[f"{prefix}{WEIGHTS}"][0]
+            inside_T = np.arange(len(targets_T)) <= np.flatnonzero(targets_T).max(initial=0)  # padding is zeros
+            row = {TARGETS: [targets_T], WEIGHTS: [weights_T], SEGMENTS: [inside_T.astype(np.int32)]}
+            shown += Text("\n" if prefix else "") + colored(row, tokenizer)
+        return shown
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         length, dtypes = self.config.data.sequence_length, {TOKENS: jnp.int32, TARGETS: jnp.int32, WEIGHTS: jnp.float32}

@@ -183,6 +183,12 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
 
     lora_fields = dict(model__lora_rank=2, model__lora_alpha=2.0, training__duration="1 step")
     own = train_run(config_of(tmp_path, **lora_fields), tmp_path / "lora")
+    row, letters = own.data.batch(0, np.array([0])), ByteTokenizer().decode
+    shown = own.plan.trainer.objective.shown_row(own.data, own.tokenizer).plain.splitlines()
+    for line, prefix in zip(shown, ("", "rejected_")):
+        targets, is_answer = row[f"{prefix}targets"][0], row[f"{prefix}weights"][0] > 0
+        assert line.startswith(letters(targets[:3].tolist()))
+        assert f"⟦{letters(targets[is_answer][:2].tolist())}" in line
     assert not own.companions.models and not own.plan.trainer.companions
     further = config_of(tmp_path, **lora_fields, training__init_from=str(tmp_path / "lora"))
     run = command.open_run(further, tmp_path / "further")
