@@ -5,9 +5,9 @@
 
 --folders names the prepared folders and --starts the pretrained runs that the rows (ROWS below) need; README.md says
 how they are made. With --rates=5e-4,1e-3,2e-3, each row is trained at these learning rates with seed 0, and all seeds
-then have the one with the best validation accuracy. A finished run is not trained again. Each result goes into
---results beside this file, in place of an earlier one of the same row and seed; the table of all results is printed.
-Needs scikit-learn.
+then have the one with the best validation accuracy, of equals the one with the lower loss. A finished run is not
+trained again. Each result goes into --results beside this file, in place of an earlier one of the same row and seed;
+the table of all results is printed. Needs scikit-learn.
 """
 
 import argparse
@@ -92,18 +92,19 @@ def main() -> None:
         return trained(ROWS[name], name, seed, rate, folders, starts, run), run
 
     for name in options.rows if rates else ():
-        accuracies = {rate: validation_accuracy(run_of(name, 0, rate)[1]) for rate in rates}
-        best[name] = max(rates, key=accuracies.__getitem__)
-        print(f"{name}: validation accuracy by learning rate {accuracies}, taken {best[name]}")
+        found = {rate: validation_scores(run_of(name, 0, rate)[1]) for rate in rates}
+        best[name] = max(rates, key=found.__getitem__)
+        scores = ", ".join(f"{rate} {accuracy:.3f} ({-loss:.3f})" for rate, (accuracy, loss) in found.items())
+        print(f"{name}: validation accuracy (loss) by learning rate: {scores}; taken: {best[name]}", flush=True)
     for seed, name in itertools.product(range(options.seeds), options.rows):
         store(results, run_of(name, seed, best.get(name, ""))[0])
     print(table(results))
 
 
-def validation_accuracy(run: Path) -> float:
-    """That of the best checkpoint."""
+def validation_scores(run: Path) -> tuple[float, float]:
+    """Accuracy and negative loss of the best evaluation, by accuracy and then by loss."""
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return max(row.get("validation/accuracy", 0.0) for row in rows)
+    return max((row["validation/accuracy"], -row["validation/loss"]) for row in rows if "validation/accuracy" in row)
 
 
 def trained(

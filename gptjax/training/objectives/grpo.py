@@ -12,6 +12,7 @@ from gptjax.data.keys import LOGPROBS, REWARDS, TARGETS, WEIGHTS
 from gptjax.training.logits import log_probabilities
 from gptjax.training.objectives.objective import Batch
 from gptjax.training.objectives.on_policy import OnPolicy
+from gptjax.training.objectives.reference import companions_of, is_own_base, reference_of
 
 
 class GRPO(OnPolicy):
@@ -36,9 +37,11 @@ class GRPO(OnPolicy):
 
     @property
     def companions(self) -> Mapping[str, str]:
-        if not self.config.training.kl_weight:
-            return {}
-        return {"reference": "training.reference" if self.config.training.reference else "training.init_from"}
+        return companions_of(self.config) if self.config.training.kl_weight else {}
+
+    @property
+    def reads_own_base(self) -> bool:
+        return bool(self.config.training.kl_weight) and is_own_base(self.config)
 
     def weight(self, batch: Batch) -> jax.Array:
         """The number of written tokens in groups with different rewards; at least 1."""
@@ -61,11 +64,9 @@ class GRPO(OnPolicy):
             "surprise": -jnp.sum(weights_RT * logs_RT),
         }
         if training.kl_weight:
-            reference = companions["reference"]
-            other_RTD, _ = self.hidden(reference.model, reference.params, batch)
-            other_RT = log_probabilities(
-                reference.model, reference.params, other_RTD, batch[TARGETS], training.loss_chunk
-            )
+            reference, reference_params = reference_of(self.config, model, params, companions)
+            other_RTD, _ = self.hidden(reference, reference_params, batch)
+            other_RT = log_probabilities(reference, reference_params, other_RTD, batch[TARGETS], training.loss_chunk)
             difference_RT = jax.lax.stop_gradient(other_RT) - logs_RT
             divergence = jnp.sum(weights_RT * (jnp.exp(difference_RT) - difference_RT - 1))
             loss, figures = loss + training.kl_weight * divergence, figures | {"divergence": divergence}

@@ -14,12 +14,12 @@ from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
 from gptjax.data.keys import REJECTED, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.scores import ACCURACY, Score
-from gptjax.model import lora
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.logits import log_probabilities
 from gptjax.training.objectives.instruction import colored
 from gptjax.training.objectives.objective import Batch, Objective
+from gptjax.training.objectives.reference import companions_of, is_own_base, reference_of
 
 PREFERENCE_LOSS = Score("validation/loss", "validation loss (nats per preference)", "loss {:.4f}")
 MARGIN = Score("validation/margin", "margin of the chosen answer's reward", "margin {:.3f}", higher_is_better=True)
@@ -59,15 +59,11 @@ class Preference(Objective):
 
     @property
     def companions(self) -> Mapping[str, str]:
-        if self.reads_own_base:
-            return {}
-        return {"reference": "training.reference" if self.config.training.reference else "training.init_from"}
+        return companions_of(self.config)
 
     @property
     def reads_own_base(self) -> bool:
-        """If the adapters are all that is trained, the reference is the model without them."""
-        model = self.config.model
-        return bool(model.lora_rank) and not (model.lora_also or self.config.training.reference)
+        return is_own_base(self.config)
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config, tokens = self.config, 0 if split == "train" else self.config.evaluation.tokens
@@ -101,10 +97,7 @@ class Preference(Objective):
         """Besides the loss, reports the rewards of both answers, their difference (margin), and the share of
         preferences in which the chosen answer has the higher reward (accuracy)."""
         training = self.config.training
-        if self.reads_own_base:
-            reference, reference_params = model, lora.base_of(params)
-        else:
-            reference, reference_params = companions["reference"].model, companions["reference"].params
+        reference, reference_params = reference_of(self.config, model, params, companions)
         both = {name: jnp.concatenate([batch[name], batch[REJECTED + name]]) for name in (TOKENS, TARGETS, WEIGHTS)}
         keys_B = None if dropout_keys_B is None else jnp.concatenate([dropout_keys_B, dropout_keys_B])
         own, statistics = self._log_probabilities(model, params, both, keys_B)

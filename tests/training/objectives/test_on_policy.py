@@ -13,6 +13,7 @@ from training_runs import losses_and_scores, train_run
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default, to_json
+from gptjax.model import lora
 from gptjax.model.families import family_of
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.companions import Companion
@@ -140,6 +141,23 @@ def test_the_loss_of_grpo_is_that_of_its_formula(tiny_config):
     equal = batch | {"rewards": np.ones((4, 4), np.float32)}
     value, gradient = jax.value_and_grad(loss_of)(own, equal)
     assert value == 0 and all(not leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+def test_the_divergence_of_adapters_is_that_from_their_base(tiny_config):
+    fields = dict(training__objective="grpo", training__kl_weight=0.3, model__lora_rank=2) | GROUPS
+    config, draw = tiny_config(**fields, training__init_from="base"), np.random.default_rng(0)
+    objective, family = make_objective(config), family_of(config.model)
+    assert not objective.companions and objective.reads_own_base
+    shapes = jax.eval_shape(lambda: family.init_params(jax.random.key(0)))
+    params = jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes)
+    batch = random_batch(objective.row_fields(), 4, draw)
+    _, own = objective.loss(family.module(), params, batch)
+    apart = make_objective(tiny_config(**fields, training__reference="other"))
+    plain = Companion(lora.base_of(params), family_of(lora.without_adapters(config.model)).module())
+    _, expected = apart.loss(family.module(), params, batch, reference=plain)
+    np.testing.assert_allclose(own["divergence"], expected["divergence"], rtol=1e-4)
+    assert own["divergence"] > 0.1
+    assert not make_objective(tiny_config(**fields | {"training__kl_weight": 0.0})).reads_own_base
 
 
 @pytest.mark.parametrize("objective", ["grpo", "on_policy_distillation"])

@@ -1,0 +1,32 @@
+"""The reference of a loss: the model that the run starts from (`training.init_from`), or `training.reference`.
+
+If adapters are all that a run trains, its parameters without them are the reference, and there is no second copy.
+Otherwise the reference is a companion (training/companions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gptjax.model import lora
+from gptjax.settings import Settings
+
+
+def is_own_base(config: Settings) -> bool:
+    """Whether the reference is the model without its adapters."""
+    return bool(config.model.lora_rank) and not (config.model.lora_also or config.training.reference)
+
+
+def companions_of(config: Settings) -> Mapping[str, str]:
+    """The companions of an objective with a reference, as `Objective.companions` has them."""
+    if is_own_base(config):
+        return {}
+    return {"reference": "training.reference" if config.training.reference else "training.init_from"}
+
+
+def reference_of(config: Settings, model: Any, params: Any, companions: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(module, parameters) of the reference of a model with these parameters."""
+    if is_own_base(config):
+        return model, lora.base_of(params)
+    return companions["reference"].model, companions["reference"].params
