@@ -2,13 +2,14 @@
 
   … --input=DOWNLOADED --output=runs/qwen3        the same
   … --mesh=fsdp=8                                 each device reads its own part of the weights
+  … --template=chatml                             it was trained on conversations, written like this
 
 DOWNLOADED is a folder as transformers saves it, on this machine: config.json, safetensors, tokenizer.json. Only data
 are read: no pickles, and no code that the folder may hold. The result is a run like any other, at step 0: sample,
 evaluate and export it, or train from it (training.init_from=runs/qwen3).
 
 Before the run gets its name, its logits are compared with those of transformers, where that is installed (pip install
-'gptjax[parity]'). What the folder has and gptjax does not use is listed.
+'gptjax[parity]'), and the loss of a plain English text is shown. What the folder has and gptjax does not use is listed.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, RunError, default, to_json
+from gptjax.conversation import TEMPLATES, Renderer, Template, load_template
 from gptjax.files import folder_aside
 from gptjax.formatting import counted
 from gptjax.inference.devices import decoding_mesh
 from gptjax.interop.huggingface import parity
-from gptjax.interop.huggingface.model_folder import Opened, open_model
+from gptjax.interop.huggingface.model_folder import Opened, open_model, read_json
+from gptjax.interop.tokenizer_folder import chat_template
 from gptjax.model.families import family_named, family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.paths import CONFIG, local_path, run_folder
 from gptjax.runtime import use_compilation_cache
-from gptjax.settings import Settings, freeze, thaw
+from gptjax.settings import ModelSettings, Settings, freeze, thaw
 from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.checkpoint import load_for_inference, saved_metadata
@@ -45,6 +49,14 @@ from gptjax.training.state import TrainState
 from gptjax.training.writers import write_whole
 
 CHECKS = ("auto", "none", "transformers")
+AUTO, NONE = "auto", "none"
+# What a model of English text finds likely.
+ENGLISH = (
+    "The sun had gone down behind the hills, and the people of the village sat in front of their houses and talked "
+    "about the weather. It had not rained for weeks. The river was low, the fields were dry, and the old woman at the "
+    "end of the road said that she had never seen such a summer in her life. In the morning, the first clouds came "
+    "over the sea."
+)
 SEQUENCE_LENGTH = 2048  # data.sequence_length of the run's config, unless the context is shorter
 
 flags = Flags()
@@ -56,6 +68,12 @@ MESH = flags.DEFINE_string(
     "mesh",
     "",
     "fsdp=8: divide the parameters over eight devices, each of which reads its own part; '': one device reads all.",
+)
+TEMPLATE = flags.DEFINE_string(
+    "template",
+    AUTO,
+    f"How conversations are written, for gptjax chat: {', '.join(TEMPLATES)}, a JSON file, or none; {AUTO}: what "
+    "gptjax has exported is recognized. A template in Jinja is a program, and is not run.",
 )
 CHECK = flags.DEFINE_enum(
     "check", "auto", CHECKS, "Compare logits with those of transformers; auto: if it is installed."
@@ -70,19 +88,19 @@ def main(argv: list[str]) -> None:
     opened = open_model(source)
     own_tokenizer = read_tokenizer(source, opened)
     notes.print(f"{source}: {opened.family.architecture}, {counted(len(opened.weights.names), 'tensor')}")
+    template = read_template(source, own_tokenizer, notes)
     config = config_of(opened, own_tokenizer)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder) as partial:
         params = opened.params(None if mesh is None else placed_params(mesh, family_of(config.model).declarations))
-        write_run(partial, config, params, own_tokenizer, opened)
+        write_run(partial, config, params, own_tokenizer, template, opened)
         del params
-        line = check(partial, opened, mesh)
+        lines = check(partial, opened, own_tokenizer, mesh)
     metadata = saved_metadata(folder)
     assert metadata
     size = sum(parameter.size for parameter in jax.tree.leaves(family_of(config.model).declarations))
-    notes.print(line)
-    for left in opened.left:
-        notes.print(f"not used: {left}")
+    for line in (*lines, *(f"not used: {left}" for left in opened.left)):
+        notes.print(line)
     notes.print(
         f"{folder}: step 0, {size:,} parameters with hash {hash_of_params(metadata)}, {own_tokenizer.vocab_size:,} "
         f"tokens of kind {own_tokenizer.kind}"
@@ -128,6 +146,43 @@ def read_tokenizer(source: Path, opened: Opened) -> Tokenizer:
     return found
 
 
+def read_template(source: Path, own_tokenizer: Tokenizer, notes: Console) -> Template | None:
+    """The template of conversations that --template names or, by default, that gptjax has written into the folder.
+
+    Raises:
+      ConfigError: there is no such template, or the tokenizer lacks one of its control tokens.
+    """
+    if TEMPLATE.value == NONE:
+        return None
+    if TEMPLATE.value != AUTO:
+        with cli.fields_named_by_flags({"template": "template"}):
+            template = load_template(TEMPLATE.value)
+            Renderer(template, own_tokenizer)
+        return template
+    written = their_template(source)
+    for template in map(load_template, TEMPLATES):
+        if written in (chat_template(template), chat_template(template, generation=False)):
+            return template
+    if written:
+        notes.print(
+            "the folder has a chat template in Jinja, which gptjax does not run: give --template=chatml or another one "
+            "to chat with the model",
+            style="yellow",
+        )
+    return None
+
+
+def their_template(source: Path) -> str:
+    """The template in Jinja of a folder; '' if there is none."""
+    path = source / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8", errors="replace")
+    if not (source / "tokenizer_config.json").is_file():
+        return ""
+    found = read_json(source / "tokenizer_config.json").get("chat_template")
+    return found if isinstance(found, str) else ""
+
+
 def config_of(opened: Opened, own_tokenizer: Tokenizer) -> Settings:
     """A complete config of the run."""
     config = default()
@@ -145,7 +200,14 @@ def config_of(opened: Opened, own_tokenizer: Tokenizer) -> Settings:
     return dataclasses.replace(freeze(config), model=model)
 
 
-def write_run(folder: Path, config: Settings, params: Any, own_tokenizer: Tokenizer, opened: Opened) -> None:
+def write_run(
+    folder: Path,
+    config: Settings,
+    params: Any,
+    own_tokenizer: Tokenizer,
+    template: Template | None,
+    opened: Opened,
+) -> None:
     """Writes a run with these parameters at step 0."""
     own_tokenizer.save(folder)
     write_whole(folder / CONFIG, to_json(config))
@@ -153,7 +215,10 @@ def write_run(folder: Path, config: Settings, params: Any, own_tokenizer: Tokeni
     if begin not in own_tokenizer.control_ids.values():
         begin = own_tokenizer.eos_id if own_tokenizer.bos_id is None else own_tokenizer.bos_id
     origin = {"architecture": opened.family.architecture, "config": opened.content}
-    metadata = run_metadata(config, {"tokenizer_hash": own_tokenizer.hash, "begin_id": begin}, tokens=0)
+    fingerprint: dict[str, Any] = {"tokenizer_hash": own_tokenizer.hash, "begin_id": begin}
+    if template is not None:
+        fingerprint["template"] = template.to_json()
+    metadata = run_metadata(config, fingerprint, tokens=0)
     metadata |= {"step": 0, "metrics": {}, "imported": json.loads(json.dumps(origin))}
     path = (folder / "checkpoints" / "0").absolute()
     path.parent.mkdir()
@@ -161,27 +226,39 @@ def write_run(folder: Path, config: Settings, params: Any, own_tokenizer: Tokeni
     start_save(path, TrainState(jax.numpy.int32(0), params, (), None, init_monitor()), metadata).result()
 
 
-def check(folder: Path, opened: Opened, mesh: Mesh | None) -> str:
+def check(folder: Path, opened: Opened, own_tokenizer: Tokenizer, mesh: Mesh | None) -> list[str]:
     """Compares the logits of the written run with those of transformers, and returns what was found, in words.
 
     Raises:
       RunError: they differ by more than rounding.
     """
-    if CHECK.value == "none" or not parity.has_transformers():
-        return (
-            "logits were not compared with another program"
-            + ("" if CHECK.value == "none" else ": transformers is not installed")
-            + "; names and shapes of all tensors fit, and all numbers are finite"
-        )
+    params, config, metadata = load_for_inference(folder, mesh=mesh)
+    lines = []
+    if opened.model.family == "decoder":
+        lines.append(loss_in_words(config.model, params, own_tokenizer, metadata["fingerprint"]["begin_id"]))
+    if CHECK.value == NONE or not parity.has_transformers():
+        why = "" if CHECK.value == NONE else ": transformers is not installed"
+        fits = "names and shapes of all tensors fit, and all numbers are finite"
+        return [f"logits were not compared with another program{why}; {fits}", *lines]
     batch = parity.batch_for(opened.model)
-    params, config, _ = load_for_inference(folder, mesh=mesh)
     ours = parity.own_logits(config.model, params, batch)
     del params
     difference = parity.largest_difference(ours, parity.transformers_logits(opened.folder, batch))
     said = parity.in_words(difference, "transformers")
     if not difference <= parity.TOLERANCE:
         raise RunError(f"the imported model is wrong: {said}")
-    return f"compared: {said}"
+    return [f"compared: {said}", *lines]
+
+
+def loss_in_words(model: ModelSettings, params: Any, own_tokenizer: Tokenizer, begin: int | None) -> str:
+    """The loss of ENGLISH beside that of guessing. A wrong layout or setting would show in it, without transformers."""
+    first = [] if begin is None else [begin]
+    tokens = np.array([*first, *own_tokenizer.encode(ENGLISH)][: model.max_positions])
+    logits_TV = parity.own_logits(model, params, parity.Batch(tokens[None, :-1]))[0].astype(np.float64)
+    top_T = logits_TV.max(axis=-1)
+    normalizer_T = top_T + np.log(np.exp(logits_TV - top_T[:, None]).sum(axis=-1))
+    loss = float((normalizer_T - logits_TV[np.arange(len(tokens) - 1), tokens[1:]]).mean())
+    return f"loss of a plain English text: {loss:.2f} nats per token; guessing has {np.log(model.vocab_size):.2f}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from safetensors import safe_open
 
 from gptjax import export
 from gptjax.config import ConfigError
+from gptjax.conversation import load_template
 from gptjax.interop.huggingface import tensors
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.interop.huggingface.families import FAMILIES
@@ -52,11 +53,27 @@ def test_a_run_comes_back_by_export_and_import(tmp_path, capsys):
     assert "read back: its logits equal those of the run" in said and "vllm serve" in said
     TOKENIZER.save(tmp_path / "out")
     run_import(tmp_path / "out", tmp_path / "back")
+    assert "guessing has 5.58" in capsys.readouterr().out
     before, after = (load_for_inference(tmp_path / name) for name in ("run", "back"))
     assert_equal(before[0], after[0])
     assert not differences_of(model, after[1].model) and after[2]["step"] == 0
     assert saved_metadata(tmp_path / "back")["fingerprint"]["begin_id"] == TOKENIZER.eos_id
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_template_of_conversations_comes_back(tmp_path):
+    template = load_template("turns")
+    save_run(tmp_path / "run", template=template, **MODELS["llama"])
+    run_export(tmp_path / "run", tmp_path / "out")
+    content = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert content["eos_token_id"] == [TOKENIZER.control_ids["<|end|>"], TOKENIZER.eos_id]
+    TOKENIZER.save(tmp_path / "out")
+    run_import(tmp_path / "out", tmp_path / "back")
+    assert saved_metadata(tmp_path / "back")["fingerprint"]["template"] == template.to_json()
+    run_import(tmp_path / "out", tmp_path / "without", "--template=none")
+    assert "template" not in saved_metadata(tmp_path / "without")["fingerprint"]
+    with pytest.raises(ConfigError, match="the tokenizer has no control token"):
+        run_import(tmp_path / "out", tmp_path / "other", "--template=chatml")
 
 
 def test_the_export_of_an_import_is_the_same_file(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from gptjax.config import RunError
+from gptjax.interop.huggingface.equivalence import NOT_OF_THE_FUNCTION
 from gptjax.model.families import family_of
 from gptjax.settings import ModelSettings
 
@@ -41,20 +43,22 @@ def batch_for(model: ModelSettings, vocab_size: int = 0) -> Batch:
 
 
 def own_logits(model: ModelSettings, params: Any, batch: Batch) -> np.ndarray:
-    """Our logits [B, T, V] in float32."""
-    # Experts with a capacity drop tokens in training only.
-    model = dataclasses.replace(
-        model, dtype="float32", attention="xla", attention_block=64, matmul="dtype", remat="none", expert_capacity=0.0
-    )
-    if model.expert_products == "auto":
-        model = dataclasses.replace(model, expert_products="loop")
-    if model.layers == "auto":
-        model = dataclasses.replace(model, layers="scan")
+    """Our logits [B, T, V] in float32; experts drop no tokens, as in generation."""
     streams = [batch.tokens_BT] if batch.sources_BS is None else [batch.sources_BS, batch.tokens_BT]
-    module: Any = family_of(model).module()
     with jax.default_matmul_precision("highest"):
-        apply = jax.jit(lambda params, *streams: module.apply({"params": params}, *streams))
-        return np.asarray(apply(params, *streams))
+        return np.asarray(_logits(dataclasses.replace(model, **_PLAIN), params, *streams))
+
+
+# One way of computing a function, so that a run and its export have the same compiled program.
+_PLAIN: dict[str, Any] = dict(dtype="float32", matmul="dtype", layers="scan", remat="none", attention="xla")
+_PLAIN |= dict(attention_block=64, expert_products="loop", expert_capacity=0.0, dropout=0.0, attention_dropout=0.0)
+_PLAIN |= {name: getattr(ModelSettings, name) for name in NOT_OF_THE_FUNCTION - _PLAIN.keys()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model: ModelSettings, params: Any, *streams: jax.Array) -> jax.Array:
+    module: Any = family_of(model).module()
+    return module.apply({"params": params}, *streams)
 
 
 def has_transformers() -> bool:
