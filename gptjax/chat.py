@@ -119,15 +119,20 @@ def load_chat() -> tuple[Chat, str, Adapters]:
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
     run_tokenizer = tokenizer.load(WORKDIR.value)
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
+    if ADAPTER.value and saved_config(WORKDIR.value).model.lora_rank:
+        raise ConfigError(f"--adapter={ADAPTER.value[0]}: must not be given for a run that has an adapter itself")
+    base = hash_of_params(metadata, EMA.value)
+    loaded = {name: load_adapter(name, WORKDIR.value, config.model, base) for name in ADAPTER.value}
     fingerprint = metadata["fingerprint"]
-    if not fingerprint.get("template"):
+    templates = [fingerprint.get("template"), *(adapter.template for adapter in loaded.values())]
+    if not (template := next(filter(None, templates), None)):
         raise ConfigError(
             f"--workdir={WORKDIR.value}: the run was trained on {fingerprint.get('windows', 'text')} data, not on "
             "conversations: fine-tune it by configs/instructions.py, or let gptjax sample continue a text"
         )
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":  # only its matrix products are faster
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    renderer = Renderer(template_of(fingerprint["template"], "template"), run_tokenizer)
+    renderer = Renderer(template_of(template, "template"), run_tokenizer)
 
     def generator_of(params: Any, model: ModelSettings) -> Generator:
         return Generator(
@@ -140,17 +145,8 @@ def load_chat() -> tuple[Chat, str, Adapters]:
             mesh=mesh,
         )
 
-    def generator_with(adapter: str) -> Generator:
-        loaded = load_adapter(adapter, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
-        return generator_of(*loaded.over(params))
-
-    names = list(dict.fromkeys(ADAPTER.value))
-    if names and saved_config(WORKDIR.value).model.lora_rank:
-        raise ConfigError(f"--adapter={names[0]}: must not be given for a run that has an adapter itself")
-    adapters = Adapters(names, functools.cache(generator_with))
-    generator = adapters.generator(names[0]) if names else generator_of(params, config.model)
-    for name in names[1:]:  # a mistake is said now
-        load_adapter(name, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
+    adapters = Adapters(list(loaded), functools.cache(lambda name: generator_of(*loaded[name].over(params))))
+    generator = adapters.generator(adapters.names[0]) if loaded else generator_of(params, config.model)
     count = sum(x.size for x in jax.tree.leaves(params))
     title = (
         f"{WORKDIR.value}: step {metadata['step']:,}, {count:,} parameters, {generator.weights}, template "

@@ -20,6 +20,7 @@ from gptjax.inference.chat import Chat
 from gptjax.settings import freeze
 from gptjax.terminal import Console
 from gptjax.tokenizer import ByteTokenizer
+from gptjax.training.checkpoint import load_for_inference
 
 
 class Screen(Console):
@@ -172,6 +173,15 @@ def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkey
     assert "adapter odd, context 128 tokens" in adapted.err and "odd (answers)" in adapted.err
     assert said(f"--workdir={tmp_path}/run/adapters/odd").out == adapted.out  # the run itself has the adapter, too
     assert said(f"--workdir={tmp_path}/run").out != adapted.out
+
+    def of_a_run_on_text(*arguments):
+        params, config, metadata = load_for_inference(*arguments)
+        return params, config, metadata | {"fingerprint": metadata["fingerprint"] | {"template": {}}}
+
+    monkeypatch.setattr(chat_command, "load_for_inference", of_a_run_on_text)
+    assert said(f"--workdir={tmp_path}/run", "--adapter=odd").out == adapted.out  # by the template of the adapter
+    with pytest.raises(ConfigError, match="not on conversations"):
+        said(f"--workdir={tmp_path}/run")
     with pytest.raises(ConfigError, match="--adapter=none: must be a folder"):
         said(f"--workdir={tmp_path}/run", "--adapter=odd", "--adapter=none")
 

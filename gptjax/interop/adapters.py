@@ -18,7 +18,7 @@ from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import abstract_params
 from gptjax.paths import CONFIG, local_path
 from gptjax.settings import ModelSettings, Settings
-from gptjax.training.checkpoint import load_params, saved_config
+from gptjax.training.checkpoint import load_params, saved_config, saved_metadata
 from gptjax.training.checkpoint_format import on_one_device
 from gptjax.training.start import base_of_run
 
@@ -33,11 +33,13 @@ class Adapter:
       config: the settings of the base with the adapter.
       arrays: its arrays, in a nested dict like that of the parameters.
       base: the hash of the base that it was trained on; '': not known.
+      template: the fields of the chat template that it was trained with; empty: none, or not known.
     """
 
     config: ModelSettings
     arrays: dict[str, Any]
     base: str
+    template: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def over(self, params: Mapping[str, Any]) -> tuple[Any, ModelSettings]:
         """The parameters of the base with this adapter merged, and their settings."""
@@ -87,7 +89,8 @@ def _of_run(path: Path, config: ModelSettings, flag: str) -> Adapter:
     arrays = {key: x for key, x in flatten_dict(params).items() if declared[key].trained}
     execution = {name: config[name] for name in ("dtype", "layers", "attention", "attention_block")}
     stored = dataclasses.replace(model, lora_base="float32", **execution)
-    return Adapter(stored, unflatten_dict(arrays), base.get("hash", ""))
+    template = (saved_metadata(path) or {}).get("fingerprint", {}).get("template", {})
+    return Adapter(stored, unflatten_dict(arrays), base.get("hash", ""), template)
 
 
 def adapted_run(path: Path | str, setting: str, which: str | int = "latest") -> tuple[ModelSettings, Any, dict]:
