@@ -46,6 +46,7 @@ def source(
     language: str = "",
     recipe: str | None = None,
     given_split: str = "",
+    max_failure_share: float | None = None,
     **options: Any,
 ) -> ConfigDict:
     """A source of documents.
@@ -60,12 +61,14 @@ def source(
         recipe of its kind (gptjax/corpus/cleaning/config.py); kind text has none.
       given_split: the split of all of its documents, where others have divided them: train | validation | test. Such a
         split is not drawn from the other sources, and none of its held-out documents is dropped as a copy. '': no such.
+      max_failure_share: the share of its documents and files that may be unreadable. Default: the config's.
       options: the kind's own options (OPTIONS in its module).
     """
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
     described = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
     options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
     described |= {"given_split": given_split} if given_split else {}  # so that older folders are still recognised
+    described |= {} if max_failure_share is None else {"max_failure_share": max_failure_share}
     return ConfigDict({**described, "options": options})
 
 

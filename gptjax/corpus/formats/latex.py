@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from gptjax.corpus.formats import latex_citations, latex_units
 from gptjax.corpus.formats.latex_numbers import numbers
 from gptjax.corpus.formats.latex_project import VERBATIM, closing_braces
 
@@ -48,8 +49,7 @@ _BEGINS = {
 }
 # Commands that are removed with all brackets and braces after them.
 _DROPPED = frozenset(
-    "label cite citep citet citealt citealp citeauthor citeyear citeyearpar citenum nocite autocite textcite "
-    "parencite footcite Cite Citet Citep pageref nameref includegraphics includepdf includesvg bibliography "
+    "label nocite pageref nameref includegraphics includepdf includesvg bibliography "
     "bibliographystyle printbibliography addbibresource vspace hspace setlength addtolength setcounter "
     "addtocounter stepcounter refstepcounter usepackage documentclass documentstyle graphicspath pagestyle "
     "thispagestyle pagenumbering thanks author address affiliation email date institute institution affil "
@@ -73,7 +73,7 @@ _SECOND_STAYS = frozenset(
 _REFERENCES = {"ref": "{}", "eqref": "({})", "autoref": "{}", "cref": "{}", "Cref": "{}", "vref": "{}", "subref": "{}"}
 _SIGNS = {
     **{sign: sign for sign in "%$&#_{}"},
-    **dict.fromkeys([" ", ",", ";", ":", "quad", "qquad", "enspace", "thinspace", "xspace", "\n", "hfill"], " "),
+    **dict.fromkeys([" ", ",", ";", ":", "quad", "qquad", "enspace", "thinspace", "\n", "hfill"], " "),
     **dict.fromkeys(["!", "/", "-", "@", ">", "<", "protect", "relax", "noindent", "indent"], ""),
     **dict.fromkeys(["\\", "newline", "linebreak", "cr", "tabularnewline"], "\n"),
     **dict.fromkeys("par bigskip medskip smallskip maketitle newpage clearpage hrule hline".split(), "\n\n"),
@@ -98,8 +98,11 @@ _TOKEN = re.compile(
     r"|(-{2,3}|``|''|\"|`)",  # 6: punctuation
     re.DOTALL,
 )
+# Marks of what the tidying must know: a citation that is not shown; a level of indentation; a passage kept as it is.
+_CITED, _INDENT, _KEPT, _END = "\x01", "\x02", "\x03", "\x04"
+_MARKS = re.compile(f"[{_CITED}{_INDENT}{_KEPT}{_END}]")
 _PUNCTUATION = {"--": "–", "---": "—", "``": "“", "''": "”", '"': '"', "`": "‘"}
-_ACCENTED = re.compile(r"\s*(?:\{\s*(\\?[A-Za-z])\s*\}|(\\?[A-Za-z]))")
+_ACCENTED = re.compile(r"\s*(?:\{\s*(\\[ij]|[A-Za-z])\s*\}|(\\[ij](?![A-Za-z])(?:\{\}| )?|[A-Za-z]))")
 _INLINE = re.compile(r"\$(?:[^$\\\n]|\\.|\n(?!\s*\n))*\$", re.DOTALL)
 _LABEL = re.compile(r"\\label\s*\{[^{}\n]*\}\s*")
 # Commands with a length that has no braces: \vskip 2pt, \parindent=0pt.
@@ -108,7 +111,22 @@ _LENGTHS = frozenset(
 )
 _LENGTH = re.compile(r"\s*=?\s*-?[\d.]*\s*(?:pt|cm|mm|in|em|ex|fill?)?")
 _OPTION = re.compile(r"\s*\[[^\[\]]{0,500}\]")
-_VERB = re.compile(r"\\(?:verb|lstinline)\*?([^A-Za-z\s*{])(.*?)\1")
+_VERB = re.compile(
+    r"\\(?:verb|lstinline|mintinline)\*?(?:\[[^\[\]\n]*\])?(?:(?<=mintinline)\{[^{}\n]*\}|(?<=\])\{[^{}\n]*\}(?=[{|!+]))?"
+    r"(?:([^A-Za-z\s*{])(.*?)\1|\{([^{}\n]*(?:\{[^{}\n]*\}[^{}\n]*)*)\})"
+)
+# Commands of algorithms, in the capitals of either package → what they print, and the change of indentation.
+_STEPS = {
+    **{"state": ("", 0), "statex": ("", 0), "require": ("Require:", 0), "ensure": ("Ensure:", 0)},
+    **{"return": ("return", 0)},
+    **{"for": ("for", 1), "forall": ("for all", 1), "while": ("while", 1), "if": ("if", 1), "loop": ("loop", 1)},
+    **{"elsif": ("else if", 0), "elseif": ("else if", 0), "else": ("else", 0), "repeat": ("repeat", 1)},
+    **{"until": ("until", -1), "endfor": ("end for", -1), "endwhile": ("end while", -1), "endif": ("end if", -1)},
+    **{"endloop": ("end loop", -1), "function": ("function", 1), "procedure": ("procedure", 1)},
+    **{"endfunction": ("end function", -1), "endprocedure": ("end procedure", -1), "print": ("print", 0)},
+}  # fmt: skip
+_AFTER_STEP = {"for": " do", "forall": " do", "while": " do", "if": " then", "elsif": " then", "elseif": " then"}
+_CITATION = re.compile(r"\s*(?:\[[^\[\]]*\]\s*){0,2}\{([^{}]{1,2000})\}")
 
 
 def to_text(source: str) -> str:
@@ -117,6 +135,7 @@ def to_text(source: str) -> str:
     Args:
       source: without comments and the authors' macros (latex_project.py).
     """
+    source = _MARKS.sub("", source)
     head, begin, body = source.partition("\\begin{document}")
     if not begin:
         head, body = "", source
@@ -124,8 +143,8 @@ def to_text(source: str) -> str:
     theorems = dict(re.findall(r"\\newtheorem\*?\{(\w+)\*?\}(?:\[\w+\])?\{([^{}\n]+)\}", head))
     theorems = {name: name.capitalize() for name in _THEOREMS} | theorems
     title = _of_command("title", head)
-    text = _tidy(_Reader(body, theorems, numbers(body, theorems)).text())
-    heading = _tidy(_Reader(title).text()).replace("\n", " ")
+    text = _Reader(body, theorems, numbers(body, theorems), latex_citations.citations(body)).tidy_text()
+    heading = _Reader(title).tidy_text().replace("\n", " ")
     return f"{heading}\n\n{text}".strip() if heading and not text.startswith(heading) else text
 
 
@@ -140,15 +159,32 @@ def _of_command(name: str, source: str) -> str:
 class _Reader:
     """Reads one source from left to right; the ends of what it skips were found beforehand."""
 
-    def __init__(self, source: str, theorems: Mapping[str, str] = _NONE, numbers: Mapping[str, str] = _NONE):
-        self._source, self._theorems, self._numbers = source, theorems, numbers
+    def __init__(
+        self,
+        source: str,
+        theorems: Mapping[str, str] = _NONE,
+        numbers: Mapping[str, str] = _NONE,
+        citations: Mapping[str, latex_citations.Entry] | None = None,
+    ):
+        self._source, self._theorems, self._numbers, self._citations = source, theorems, numbers, citations or {}
+        self._kept: list[str] = []  # passages that are not tidied
+        self._indent = -1  # within an algorithm: the level of indentation
+        self._stepped = False  # within an algorithm: a line of it was read
         self._braces = closing_braces(source)
         self._out: list[str] = []
         self._closers: list[str] = []  # the end of each open group
         self._next_closer = ""
         self._never: set[str] = set()  # ends that do not occur any more
 
-    def text(self) -> str:
+    def tidy_text(self) -> str:
+        return _KEPT_PASSAGE.sub(lambda found: self._kept[int(found[1])], _tidy(self._text())).strip()
+
+    def _keep(self, passage: str) -> str:
+        """A mark for a passage that is not to be tidied: code, maths."""
+        self._kept.append(passage)
+        return f"{_KEPT}{len(self._kept) - 1}{_END}"
+
+    def _text(self) -> str:
         source, place = self._source, 0
         while found := _TOKEN.search(source, place):
             self._out.append(source[place : found.start()])
@@ -172,20 +208,26 @@ class _Reader:
     def _environment(self, name: str, found: re.Match[str], place: int) -> int:
         if found[0].startswith("\\end"):
             self._out.append("\n\n" if name not in ("document", "center") else "\n")
+            self._indent = -1 if name in _ALGORITHMS else self._indent
             return place
         if name in VERBATIM or name in _MATHS or name in _DROPPED_ENVIRONMENTS:
             end = self._end_of(f"\\end{{{name}}}", place)
             if end:
                 content = self._source[place : end[0]]
                 if name in VERBATIM:
-                    self._out.append(f"\n\n{_OPTION.sub('', content, count=1).strip(chr(10))}\n\n")
+                    self._out.append(f"\n\n{self._keep(_listing(name, content))}\n\n")
                 elif name in _MATHS:
-                    self._out.append(f"\n{found[0]}{_plain_maths(content)}\\end{{{name}}}\n")
+                    maths = _plain_maths(content)
+                    kept = self._keep(re.sub(r"[ \t]*\n\s*", "\n", f"{found[0]}{maths}\\end{{{name}}}"))
+                    self._out.append(f"\n{kept}\n")
                 return end[1]
         option = _OPTION.match(self._source, place)
         if name.rstrip("*") in self._theorems:
-            shown = f" ({_tidy(_Reader(option[0].strip()[1:-1]).text())})" if option else ""
+            shown = f" ({_Reader(option[0].strip()[1:-1]).tidy_text()})" if option else ""
             self._out.append(f"\n\n{self._theorems[name.rstrip('*')]}{shown}. ")
+        elif name in _ALGORITHMS:
+            self._indent, self._stepped = 0, False
+            self._out.append("\n\n")
         elif name == "abstract":
             self._out.append("\n\nAbstract\n\n")
         else:
@@ -204,9 +246,18 @@ class _Reader:
         accented = _ACCENTED.match(source, place) if name in _ACCENTS else None
         if accented and (len(name) > 1 or not source[place].isalpha()):
             return self._accent(_ACCENTS[name], accented)
-        if name in ("verb", "lstinline") and (verb := _VERB.match(source, start)):
-            self._out.append(verb[2])
+        if name in ("verb", "lstinline", "mintinline") and (verb := _VERB.match(source, start)):
+            self._out.append(self._keep(verb[2] if verb[1] else verb[3]))
             return verb.end()
+        if name == "xspace":
+            self._out.append("" if source[place : place + 1] in _NO_SPACE_BEFORE else " ")
+            return place
+        if self._indent >= 0 and name.lower() in _STEPS:
+            return self._step(name.lower(), place)
+        if name in latex_citations.NARRATIVE or name in latex_citations.PARENTHETICAL:
+            return self._cite(name, place)
+        if name in latex_units.COMMANDS and (after := self._quantity(name, place)):
+            return after
         if name in ("item", "bibitem"):
             option = _OPTION.match(source, place)
             self._out.append(f"\n- {option[0].strip()[1:-1]} " if option else "\n- ")
@@ -215,15 +266,13 @@ class _Reader:
             end = self._braces[place]
             labels = [self._numbers.get(label.strip(), "") for label in source[place + 1 : end].split(",")]
             shown = ", ".join(filter(None, labels))
-            self._out.append(_REFERENCES[name].format(shown) if shown else "")
+            self._out.append(_REFERENCES[name].format(shown) if shown else _CITED)
             return end + 1
         if name == "ensuremath" and place in self._braces:
             end = self._braces[place]
-            self._out.append(f"${_plain_maths(source[place + 1 : end])}$")
+            self._out.append(self._keep(f"${_plain_maths(source[place + 1 : end])}$"))
             return end + 1
         if name in _DROPPED:
-            if name.lower().startswith("cite") and self._out and self._out[-1].endswith((" ", "~")):
-                self._out[-1] = self._out[-1][:-1]
             return self._after_arguments(place)
         if name in _LENGTHS:
             return found.end() if (found := _LENGTH.match(source, place)) else place
@@ -240,12 +289,56 @@ class _Reader:
             place += 1
         return place
 
+    def _cite(self, name: str, place: int) -> int:
+        """A citation that its sentence needs is shown; others are dropped with the brackets around them."""
+        found = _CITATION.match(self._source, place)
+        if not found:
+            return self._after_arguments(place)
+        before = "".join(self._out[-4:])[-60:].replace("~", " ")
+        needed = name in latex_citations.NARRATIVE or not before.strip() or latex_citations.NEEDED.search(before)
+        shown = latex_citations.shown(name, found[1], self._citations) if needed else ""
+        self._out.append(shown or _CITED)
+        return found.end()
+
+    def _quantity(self, name: str, place: int) -> int:
+        """A number with its unit; 0 if its arguments are not there."""
+        number, shown = latex_units.COMMANDS[name]
+        place = self._after_option(place)
+        arguments: list[str] = []
+        while len(arguments) < number and place in self._braces:
+            arguments.append(self._source[place + 1 : self._braces[place]])
+            place = self._braces[place] + 1
+        if len(arguments) < number:
+            return 0
+        self._out.append(self._keep(shown(arguments)))
+        return place
+
+    def _step(self, name: str, place: int) -> int:
+        """A line of an algorithm."""
+        text, change = _STEPS[name]
+        self._indent = max(self._indent + min(change, 0), 0)
+        level = self._indent - (name in ("else", "elsif", "elseif") and self._indent > 0)
+        while self._out and not self._out[-1].strip(" \n"):
+            self._out.pop()
+        line = f"\n{_INDENT * level}"
+        if self._out and not (self._out[-1] == line and name in ("return", "print")):  # \State \Return is one line
+            self._out.append(line if self._stepped else f"\n{line}")
+        self._stepped = True
+        self._out.append(f"{text} " if text else "")
+        self._indent += max(change, 0)
+        place = self._after_option(place)
+        at = place + (self._source[place : place + 1] == " ")
+        if name in _AFTER_STEP and at in self._braces:
+            self._next_closer = _AFTER_STEP[name]
+        return at
+
     def _sign(self, sign: str, place: int) -> int:
         if sign in "([":
             closing = {"(": "\\)", "[": "\\]"}[sign]
             if end := self._end_of(closing, place):
                 content = _plain_maths(self._source[place : end[0]]).strip()
-                self._out.append(f"${content}$" if sign == "(" else f"\n$$ {content} $$\n")
+                kept = self._keep(f"${content}$" if sign == "(" else f"$$ {content} $$")
+                self._out.append(kept if sign == "(" else f"\n{kept}\n")
                 return end[1]
             return place
         if sign in _ACCENTS and (accented := _ACCENTED.match(self._source, place)):
@@ -254,18 +347,19 @@ class _Reader:
         return self._after_option(place) if sign == "\\" and self._source[place : place + 1] == "[" else place
 
     def _accent(self, mark: str, found: re.Match) -> int:
-        letter = (found[1] or found[2]).replace("\\i", "i").replace("\\j", "j").lstrip("\\")
+        letter = (found[1] or found[2]).strip("\\{} ")
         self._out.append(unicodedata.normalize("NFC", letter + mark))
         return found.end()
 
     def _maths(self, sign: str, start: int, place: int) -> int:
         if sign == "$$":
             if end := self._end_of("$$", place):
-                self._out.append(f"\n$$ {_plain_maths(self._source[place : end[0]]).strip()} $$\n")
+                kept = self._keep(f"$$ {_plain_maths(self._source[place : end[0]]).strip()} $$")
+                self._out.append(f"\n{kept}\n")
                 return end[1]
             return place
         if found := _INLINE.match(self._source, start):
-            self._out.append(_plain_maths(found[0]))
+            self._out.append(self._keep(re.sub(r"\s+", " ", _plain_maths(found[0]))))
             return found.end()
         self._out.append("$")  # never closed in its paragraph: a dollar
         return place
@@ -312,14 +406,35 @@ def _plain_maths(source: str) -> str:
     return _LABEL.sub("", source).replace("\\ensuremath", "").replace("\\xspace", "")
 
 
+_ALGORITHMS = ("algorithmic", "algpseudocode", "algorithm2e", "pseudocode")
+_NO_SPACE_BEFORE = frozenset((*".,;:!?)]}'~-/ \n\t\\", ""))
+_KEPT_PASSAGE = re.compile(f"{_KEPT}(\\d+){_END}")
+
+
+def _listing(name: str, content: str) -> str:
+    """Code as it is, without the options of its environment."""
+    first, newline, rest = content.partition("\n")
+    first = _OPTION.sub("", first, count=1)
+    if name == "minted":
+        first = re.sub(r"^\s*\{[^{}\n]*\}", "", first, count=1)
+    code = f"{first}{newline}{rest}" if first.strip() else rest
+    return code.rstrip().replace("\t", "    ").strip("\n")
+
+
+_LEAD_IN = (
+    r"(?:see|see also|e\.g\.|cf\.?|i\.e\.|for example|for instance|for a review,? see|and references therein|also|"
+    r"[,;.\s])"
+)
 _TIDY = (
+    (re.compile(rf" ?[(\[](?:{_LEAD_IN}|{_CITED})*{_CITED}(?:{_LEAD_IN}|{_CITED})*[)\]]", re.IGNORECASE), ""),
+    (re.compile(rf"[ ~]?{_CITED}(?:\s*[,;]?\s*{_CITED})*"), ""),
     (re.compile(r"[ \t\xa0]{2,}|[\t\xa0]"), " "),
     (re.compile(r" ?\n ?"), "\n"),
     (re.compile(r"\n{3,}"), "\n\n"),
     (re.compile(r"\n\n(?=- )"), "\n"),
-    (re.compile(r"\( ?[,;.]? ?\)|\[ ?\]"), ""),
     (re.compile(r" ([,.;:])(?=\s)"), r"\1"),
     (re.compile(r" {2,}"), " "),
+    (re.compile(_INDENT), "  "),
 )
 
 
@@ -327,4 +442,4 @@ def _tidy(text: str) -> str:
     text = text.replace("~", " ")
     for pattern, replacement in _TIDY:
         text = pattern.sub(replacement, text)
-    return text.strip()
+    return text.strip("\n ")

@@ -32,6 +32,7 @@ _INPUT = re.compile(
     r"\\(?:input|include|subfile|subfileinclude)\s*(?:\{([^{}\n]{1,200})\}|[ \t]+([\w./-]{1,200}))"
     r"|\\(?:sub)?(?:import|inputfrom|includefrom)\*?\s*\{([^{}\n]{0,200})\}\s*\{([^{}\n]{1,200})\}"
     r"|\\usepackage\s*(?:\[[^\]\n]*\])?\s*\{([^{}\n]{1,200})\}"
+    r"|\\(bibliography)\s*\{[^{}\n]{1,2000}\}"
 )
 _DOCUMENT = re.compile(r"\\documentclass\b|\\documentstyle\b")
 
@@ -62,7 +63,9 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
         flat.files.append(name)
 
         def replaced(found: re.Match[str]) -> str:
-            plain, bare, folder, file, packages = found.groups()
+            plain, bare, folder, file, packages, bibliography = found.groups()
+            if bibliography:  # LaTeX includes what BibTeX made of it
+                bare = f"{posixpath.splitext(posixpath.basename(chain[0]))[0]}.bbl"
             if packages is not None:
                 styles = [f"{package.strip()}.sty" for package in packages.split(",")]
                 return "".join(
@@ -90,9 +93,23 @@ def _project_name(name_wanted: str, folder: str, names: Collection[str]) -> str 
     return None
 
 
+# A percent sign in \\verb|x%y| or an address begins no comment.
+_NOT_COMMENT = re.compile(
+    r"\\(?:verb|lstinline|mintinline\{\w+\})\*?([^A-Za-z\s*{\[]).*?\1|\\(?:url|href|path|nolinkurl)\s*\{[^{}\n]*\}"
+)
 _COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
 _BLOCK_COMMENT = re.compile(r"\\begin\{comment\}.*?(?:\\end\{comment\}|\Z)|\\iffalse\b.*?(?:\\fi\b|\Z)", re.DOTALL)
 _VERBATIM_BEGIN = re.compile(r"\\begin\{(" + "|".join(map(re.escape, VERBATIM)) + r")\}")
+
+
+def _without_comment(line: str) -> str:
+    place = 0
+    if "%" in line:
+        for found in _NOT_COMMENT.finditer(line):
+            if _COMMENT.search(line, place, found.start()):
+                break
+            place = found.end()
+    return line[:place] + _COMMENT.sub(r"\1", line[place:])
 
 
 def without_comments(source: str) -> str:
@@ -104,7 +121,7 @@ def without_comments(source: str) -> str:
             end = "" if end in line else end
             kept.append(line)
             continue
-        bare = _COMMENT.sub(r"\1", line)
+        bare = _without_comment(line)
         if bare.strip() or not line.strip():  # a line that is only a comment does not separate paragraphs
             kept.append(bare)
         if (begin := _VERBATIM_BEGIN.search(bare)) and (end := f"\\end{{{begin[1]}}}") in bare[begin.end() :]:

@@ -76,7 +76,10 @@ def _jats(article: Element) -> Paper:
                 _blocks(element, parts)
     if body is not None:
         _blocks(body, parts)
-    text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r" +([,.;:)])", r"\1", "".join(parts)))
+    text = _BRACKETS.sub("", "".join(parts))
+    text = _CITED_ALONE.sub("", text).replace(_CITED, "")
+    text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r" +([,.;:)])", r"\1", text))
+    text = _BROKEN_CODE.sub(lambda found: found[0].replace(_NEWLINE, "\n").replace(_SPACE, " "), text)
     identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
     named = {element.get("pub-id-type"): (element.text or "").strip() for element in identifiers}
     name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
@@ -107,9 +110,40 @@ def _blocks(element: Element, parts: list[str]) -> None:
             parts.append("\n\n" + "- " * (tag == "list-item"))
             _blocks(child, parts)
             parts.append("\n\n")
-        elif tag not in _LEFT_OUT and not (tag == "xref" and child.get("ref-type") == "bibr"):
+        elif tag in ("preformat", "code"):
+            code = "".join(child.itertext()).strip("\n").replace("\n", _NEWLINE).replace(" ", _SPACE)
+            parts.append(f"\n\n{code}\n\n" if _NEWLINE in code or tag == "preformat" else code)
+        elif tag == "xref" and child.get("ref-type") == "bibr":
+            parts.append(_cited(child, parts))
+        elif tag not in _LEFT_OUT:
             _blocks(child, parts)
         _add(child.tail, parts)
+
+
+# Marks of a reference that is not shown, and of the white space of code.
+_CITED, _NEWLINE, _SPACE = "\x01", "\x02", "\x03"
+_LEAD_IN = rf"(?:see|see also|e\.g\.|cf\.|reviewed in|for review|[-,;–—.\s{_CITED}])"
+_BRACKETS = re.compile(rf"\s*[(\[]{_LEAD_IN}*{_CITED}{_LEAD_IN}*[)\]]")
+_CITED_ALONE = re.compile(rf"(?:[ ,;–-]*{_CITED})+")
+_BROKEN_CODE = re.compile(rf"[{_NEWLINE}{_SPACE}]+")
+_NAMED = re.compile(r"[^\W\d_]{2,}")
+
+
+def _cited(reference: Element, parts: list[str]) -> str:
+    """A reference that names an author is part of its sentence, if it is not in brackets; a number needs one before it.
+
+    "Smith et al. (2010) show", "as in [3]" are kept, "it is known [3]" and "(Smith, 2010)" are not.
+    """
+    text = " ".join("".join(reference.itertext()).split())
+    before = "".join(parts[-6:])[-200:].replace(_CITED, "")
+    in_brackets = max(before.rfind("("), before.rfind("[")) > max(before.rfind(")"), before.rfind("]"))
+    if _NAMED.search(text) and not in_brackets:
+        return text
+    sentence = before.rstrip("([ ")
+    return text if text and _NEEDED.search(sentence) and not _NAMED.search(text) else _CITED
+
+
+_NEEDED = re.compile(r"(?i)(?:\b(?:by|in|of|from|see|refs?\.?|references?|with|to|than|following))$")
 
 
 def _add(text: str | None, parts: list[str]) -> None:

@@ -15,6 +15,15 @@ from gptjax.corpus.sources.opening import open_file
 from gptjax.corpus.sources.streams import Unreadable
 
 
+def is_debris(name: str) -> bool:
+    """Whether a member was put there by an operating system: AppleDouble files, folders' settings, thumbnails."""
+    parts = name.replace("\\", "/").split("/")
+    return parts[0] == "__MACOSX" or parts[-1].startswith("._") or parts[-1].lower() in _DEBRIS
+
+
+_DEBRIS = (".ds_store", "thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r")
+
+
 @contextmanager
 def open_zip(uri: str) -> Iterator[zipfile.ZipFile]:
     """A zip archive, such as an EPUB.

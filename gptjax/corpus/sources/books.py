@@ -15,7 +15,7 @@ from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, licenses
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
 from gptjax.corpus.sources import KEPT, Piece
-from gptjax.corpus.sources.archives import open_zip, read_member
+from gptjax.corpus.sources.archives import is_debris, open_zip, read_member
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
 from gptjax.corpus.sources.records import decode, parts
@@ -85,7 +85,7 @@ def _book(raw: bytes, uri: str, options: Mapping[str, Any], skipped: Counter[str
 def _zip(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     with open_zip(uri) as archive:
         for name in sorted(archive.namelist()):
-            if name.lower().endswith((*PLAIN, *HTML)):
+            if name.lower().endswith((*PLAIN, *HTML)) and not is_debris(name):
                 with counted(skipped):
                     yield from _book(read_member(archive, name, options), f"{uri}!{name}", options, skipped)
 

@@ -81,9 +81,11 @@ def _groups(pieces: list[Piece], most: int) -> list[list[Piece]]:
 class FailureLimit:
     """Stops a run as soon as it is clear that too much of a source is unreadable."""
 
-    def __init__(self, listing: Listing, most: float):
+    def __init__(self, listing: Listing, most: float, least: int = 1):
+        """A source may fail up to its own max_failure_share, or else `most`; less than `least` failures end no run."""
         self._names = [source.name for source in listing.sources]
-        self._most = most
+        self._most = {source.name: source.get("max_failure_share", most) for source in listing.sources}
+        self._least = least
         self._documents: Counter[str] = Counter()
         self._failures: dict[str, Counter[str]] = {}
 
@@ -107,8 +109,9 @@ class FailureLimit:
     def _check(self, name: str, least: int) -> None:
         failed = self._failures[name].total()
         total = failed + self._documents[name]
-        if total >= least and failed > self._most * total:
+        most = self._most[name]
+        if total >= least and failed >= max(self._least, 1) and failed > most * total:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in self._failures[name].most_common(3))
             raise RunError(
-                f"{name}: {failed} of {total} documents failed, more than max_failure_share = {self._most:g}: {reasons}"
+                f"{name}: {failed} of {total} documents failed, more than max_failure_share = {most:g}: {reasons}"
             )

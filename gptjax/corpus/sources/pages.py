@@ -23,12 +23,16 @@ FAVORS = ("balanced", "precision", "recall")
 
 _HEAD = 4096  # characters of a page's head that are searched
 _LANGUAGE = re.compile(r"<html\b[^>]{0,1000}?\slang\s*=\s*[\"']?\s*([A-Za-z]{2,3})\b", re.IGNORECASE)
-_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
+_TAG = re.compile(r"<(?:(!--)|(/?)([A-Za-z][A-Za-z0-9:-]*)([^<>]*))")
 # These contain no element, or end where the next one begins, so left open they add no depth.
 _FLAT = frozenset(
-    "area base br col embed hr img input link meta param source track wbr "
+    "area base br col embed hr img input link meta param source track wbr frame keygen bgsound "
     "a body colgroup dd dt head html li optgroup option p rp rt tbody td tfoot th thead tr".split()
 )
+
+# Their content is text, whatever it looks like; XML inside a page may close an element at once.
+_TEXT_ONLY = frozenset("script style textarea title xmp noembed noframes plaintext iframe".split())
+_XML = frozenset(("svg", "math"))
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -84,21 +88,46 @@ def language_of(html: str) -> str:
 def depth(html: str, enough: int) -> int:
     """The depth of nested elements, judged by tags; counting stops above `enough`.
 
-    Parsers recurse, so the depth must be known before they begin.
+    Parsers recurse, so the depth must be known before they begin. As in a parser, the end of an element also ends the
+    ones inside it that were left open, and the end of one that is not open is nothing.
     """
-    deepest = level = 0
-    for slash, name in _TAG.findall(html):
-        if name.lower() in _FLAT:
+    open_elements: list[str] = []
+    counts: Counter[str] = Counter()
+    deepest = place = 0
+    never: set[str] = set()  # ends that do not occur any more
+    while found := _TAG.search(html, place):
+        comment, slash, name, attributes = found.groups()
+        place = found.end()
+        if comment:
+            place = _after("-->", html, place, never)
+            continue
+        name = name.lower()
+        if name in _FLAT:
             continue
         if slash:
-            level = max(level - 1, 0)
-        else:
-            level += 1
-            if level > deepest:
-                deepest = level
-                if deepest > enough:
-                    break
+            if counts[name]:
+                while (ended := open_elements.pop()) != name:
+                    counts[ended] -= 1
+                counts[name] -= 1
+        elif name in _TEXT_ONLY and not counts["svg"]:
+            place = _after(f"</{name}", html, place, never)
+        elif not (attributes.endswith("/") and (counts["svg"] or counts["math"] or name in _XML or "-" in name)):
+            open_elements.append(name)
+            counts[name] += 1
+            deepest = max(deepest, len(open_elements))
+            if deepest > enough:
+                break
     return deepest
+
+
+def _after(end: str, html: str, place: int, never: set[str]) -> int:
+    """The place after the next `end`, in small or capital letters; `place` if there is none."""
+    if end in never:
+        return place
+    found = re.compile(re.escape(end), re.IGNORECASE).search(html, place)
+    if found is None:
+        never.add(end)
+    return found.end() if found else place
 
 
 def _trafilatura(html: str, options: Mapping[str, Any]) -> str:

@@ -7,9 +7,11 @@ included files are looked up among the project's own files.
 from __future__ import annotations
 
 import io
+import logging
 import posixpath
 import re
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -20,8 +22,18 @@ from gptjax.corpus.formats import encoding, latex, latex_project, scholarly, wra
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML, parse
 from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources.archives import is_debris
 from gptjax.corpus.sources.limits import READING, TimeIsUp, time_limit
-from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, is_wanted, open_file, open_stream
+from gptjax.corpus.sources.opening import (
+    bare_name,
+    expanded,
+    find_files,
+    is_remote,
+    is_wanted,
+    left_out,
+    open_file,
+    open_stream,
+)
 from gptjax.corpus.sources.records import decode, json_values, parts
 from gptjax.corpus.sources.streams import Stream, Unreadable, counted
 
@@ -32,8 +44,12 @@ OPTIONS = {
     "max_pdf_seconds": 300.0,  # seconds of processor time
     **READING,
 }
-LATEX = (".tex", ".ltx", ".latex", ".sty")
-_NAMES = re.compile(r".*\.(?:tex|ltx|latex|sty|tar|tgz|xml|nxml|jsonl|pdf)|(?:\d{4}\.\d{4,5}|[a-z-]+\d{7})(?:v\d+)?")
+DOCUMENTS = (".tex", ".ltx", ".latex")
+LATEX = (*DOCUMENTS, ".sty", ".bbl")
+BESIDE_LATEX = "PDF beside LaTeX: figures, or the same paper"
+_NAMES = re.compile(
+    r".*\.(?:tex|ltx|latex|sty|bbl|tar|tgz|xml|nxml|jsonl|pdf)|(?:\d{4}\.\d{4,5}|[a-z-]+\d{7})(?:v\d+)?"
+)
 SAME_DOCUMENT = 0.5  # a document is a variant if another has this share of its source
 
 
@@ -49,9 +65,13 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
     found, roots = find_files(path, ("",), links=options["links"]), expanded(path)
     found = [piece for piece in found if is_wanted(piece, roots, _NAMES)]
     is_source = {piece.uri: _is_source(piece) for piece in found}
-    folders = {posixpath.dirname(uri) for uri, holds in is_source.items() if holds and not uri.endswith(".sty")}
+    folders = {
+        posixpath.dirname(uri) for uri, holds in is_source.items() if holds and not uri.endswith((".sty", ".bbl"))
+    }
     pieces: dict[str, list[Piece]] = {}  # by folder, or by file
     for piece in found:
+        if piece.uri.lower().endswith(".pdf") and piece.uri not in roots and _is_within(piece.uri, folders):
+            piece = left_out(piece.uri, BESIDE_LATEX)
         pieces.setdefault(_project_of(piece.uri, folders) if is_source[piece.uri] else piece.uri, []).append(piece)
     return [one[0] if one[0].uri == place else _project(place, one) for place, one in pieces.items()]
 
@@ -67,6 +87,11 @@ def _project_of(uri: str, folders: Collection[str]) -> str:
         above = higher
         folder = above if above in folders else folder
     return folder
+
+
+def _is_within(uri: str, folders: Collection[str]) -> bool:
+    """Whether one of the folders contains a file, at whatever depth."""
+    return any(uri.startswith(f"{folder}/" if folder else "") for folder in folders)
 
 
 def _project(folder: str, sources: list[Piece]) -> Piece:
@@ -148,11 +173,7 @@ def _latex(
 
 def _archive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
     """The archive or single source of a project, or an archive of many of these, like arXiv's bulk files."""
-    if uri.lower().endswith(".tgz"):
-        stream = Stream(open_file(uri), "gzip", options, remote=is_remote(uri))
-    else:
-        stream = open_stream(uri, options)
-    with stream:
+    with _opened(uri, options) as stream:
         yield from _unpacked(io.BufferedReader(stream), uri, options, skipped, depth=0)
 
 
@@ -168,6 +189,7 @@ def _unpacked(
         yield from _latex(f"{uri}!", {"main.tex": raw}, options, skipped)
         return
     files: dict[str, bytes] = {}
+    has_latex: bool | None = None  # found out at the first PDF
     left = options["max_project_bytes"]
     for name, content in _members(stream, options):
         if name.lower().endswith(LATEX):
@@ -179,11 +201,28 @@ def _unpacked(
             with counted(skipped):
                 inner = io.BufferedReader(Stream(io.BytesIO(content), "gzip", options))
                 yield from _unpacked(inner, f"{uri}!{name}", options, skipped, depth=1)
-        elif depth == 0 and name.endswith(".pdf"):
+        elif depth == 0 and name.lower().endswith(".pdf"):
+            if has_latex is None:
+                has_latex = _has_latex(uri, options)
+            if has_latex:
+                skipped[BESIDE_LATEX] += 1
+                continue
             with counted(skipped):
                 yield from _pdf_text(io.BytesIO(content), f"{uri}!{name}", options, skipped)
     if files:
         yield from _latex(f"{uri}!", files, options, skipped)
+
+
+def _has_latex(uri: str, options: Mapping[str, Any]) -> bool:
+    """Whether an archive holds LaTeX, beside which a PDF is a figure, or the paper itself, printed."""
+    with _opened(uri, options) as stream:
+        return any(name.lower().endswith(DOCUMENTS) for name, _ in _members(io.BufferedReader(stream), options))
+
+
+def _opened(uri: str, options: Mapping[str, Any]) -> Stream:
+    if uri.lower().endswith(".tgz"):
+        return Stream(open_file(uri), "gzip", options, remote=is_remote(uri))
+    return open_stream(uri, options)
 
 
 def _members(stream: io.BufferedReader[Any], options: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
@@ -191,7 +230,7 @@ def _members(stream: io.BufferedReader[Any], options: Mapping[str, Any]) -> Iter
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
-                wanted = member.name.lower().endswith((*LATEX, ".gz", ".pdf"))
+                wanted = member.name.lower().endswith((*LATEX, ".gz", ".pdf")) and not is_debris(member.name)
                 if member.isfile() and wanted and member.size <= options["max_document_bytes"]:
                     yield posixpath.normpath(member.name), (archive.extractfile(member) or io.BytesIO()).read()
     except (tarfile.TarError, EOFError, ValueError, OSError):
@@ -239,8 +278,10 @@ def _pdf_text(file: Any, uri: str, options: Mapping[str, Any], skipped: Counter[
         import pypdf
     except ImportError:
         raise ConfigError("PDF needs pip install 'gptjax[corpus]'") from None
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it reports every oddity that it has mended
     try:
-        with time_limit(options["max_pdf_seconds"]):
+        with time_limit(options["max_pdf_seconds"]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             reader = pypdf.PdfReader(file, strict=False)
             if reader.is_encrypted and not reader.decrypt(""):
                 raise Unreadable("encrypted PDF")
@@ -251,7 +292,7 @@ def _pdf_text(file: Any, uri: str, options: Mapping[str, Any], skipped: Counter[
         raise Unreadable(f"PDF of more than {options['max_pdf_seconds']:g} seconds") from None
     except Exception:  # for a broken PDF, pypdf may raise anything
         raise Unreadable("corrupt PDF") from None
-    text = wrapping.unwrapped("\n".join(pages)).replace("\0", "").encode("utf-8", "replace").decode()
+    text = wrapping.unwrapped("\n".join(pages), hyphenated=True).replace("\0", "").encode("utf-8", "replace").decode()
     if text.strip():
         yield Document(text.strip() + "\n", uri)
     else:

@@ -25,7 +25,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import UNREADABLE, Piece, skip
-from gptjax.corpus.sources.archives import open_zip, read_member
+from gptjax.corpus.sources.archives import is_debris, open_zip, read_member
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.opening import bare_name, find_files, open_file, open_stream
 from gptjax.corpus.sources.records import Readable, decode, json_values, lines
@@ -96,7 +96,7 @@ def read(
     elif path.lower().endswith(".zip"):
         with open_zip(path) as archive:
             for name in archive.namelist():
-                if name.lower().endswith((*TABLES, *RECORDS)) and not name.startswith("__MACOSX/"):
+                if name.lower().endswith((*TABLES, *RECORDS)) and not is_debris(name):
                     yield from _member(archive, path, name, names, options, skipped, usual)
     else:
         with open_stream(path, options) as stream:

@@ -86,7 +86,7 @@ class Extract(CorpusStage):
         return corpus.listing.tasks, corpus.listing.sizes
 
     def run(self, corpus: Corpus) -> None:
-        limit = FailureLimit(corpus.listing, corpus.config.max_failure_share)
+        limit = FailureLimit(corpus.listing, corpus.config.max_failure_share, corpus.config.least_failures)
         results = corpus.run(self, *self.tasks(corpus), limit.count)
         limit.check()
         self.finish(corpus, results)

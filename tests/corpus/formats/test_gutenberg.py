@@ -67,3 +67,18 @@ def test_lines_broken_to_a_width_become_paragraphs():
 def test_text_without_wrapped_lines_is_not_changed():
     for text in ("", "one\n\ntwo\n", "word " * 500 + "\n\n" + "word " * 400):
         assert unwrapped(text).split() == text.split() and unwrapped(text).count("\n") == text.count("\n")
+
+
+def test_words_that_were_broken_at_the_end_of_a_line_are_joined_and_compounds_keep_their_hyphen():
+    filling = "some words that fill a line up to its width here\n" * 8
+    for first, second, joined in (
+        ("the learned repre-", "sentations are", "representations"),
+        ("it is a well-", "known one; well-known", "well-known"),
+        ("he stopped there--", "it rained", "there--it"),
+        ("the Jean-", "Paul of it", "Jean-Paul"),
+        ("a state-", "of the art; state-of", "state-of"),
+    ):
+        line = first.rjust(47).replace(" ", "x", 47 - len(first) - 1)
+        assert joined in unwrapped(
+            f"{filling}{line}\n{second} and so on to the end of it all\n{filling}", hyphenated=True
+        )

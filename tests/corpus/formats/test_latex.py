@@ -95,6 +95,62 @@ def test_latex_becomes_text(source, text):
     assert to_text(source).count("\n\n") == text.count("\n\n") or "equation" in source
 
 
+BIBLIOGRAPHY = (
+    "\\begin{thebibliography}{9}\\bibitem[Smith et~al.(2010)Smith, Jones, and Li]{smith}S.\n"
+    "\\bibitem[{{Wu} \\& {Li}(2012)}]{wu}W.\\bibitem{plain}P.\\end{thebibliography}"
+)
+
+
+@pytest.mark.parametrize(
+    "source, text",
+    [
+        ("As shown by \\citet{smith}, the effect is real.", "As shown by Smith et al. (2010), the effect is real."),
+        ("\\citet{smith,wu} agree.", "Smith et al. (2010) and Wu & Li (2012) agree."),
+        ("\\citeauthor{wu}'s result of \\citeyear{wu}", "Wu & Li's result of 2012"),
+        ("It is known \\citep[see][p.~3]{smith}. So \\cite{plain}.", "It is known. So."),
+        ("It is known (\\cite{smith}; \\cite{wu}), or (see e.g.\\ \\cite{wu}).", "It is known, or (see e.g. [2])."),
+        ("the method of~\\cite{plain}, as in \\cite{smith,plain}", "the method of [3], as in [1, 3]"),
+        ("\\textcite{chen2019deep} prove it; \\citet{x:y} too.", "Chen (2019) prove it; [5] too."),
+        ("See Section~\\ref{nowhere}. (see \\ref{nowhere})", "See Section."),
+        ("a range of \\SIrange{1}{2}{\\kg} and \\SI{9.81}{\\metre\\per\\second\\squared}, \\qty{5}{\\percent}",
+         "a range of 1 to 2 kg and 9.81 m/s², 5%"),
+        ("\\num{1e5} at \\SI{300}{\\kelvin}, \\numlist{1;2;3}, \\si{\\micro\\metre}",
+         "1 × 10^5 at 300 K, 1, 2 and 3, µm"),
+        ("call \\texttt{main()} or f() and a[] of $f()$, $g(\\,)[]$",
+         "call main() or f() and a[] of $f()$, $g(\\,)[]$"),
+        ("\\verb|x%y| stays, \\lstinline{int a[];} and \\mintinline{c}|f( )| too % gone",
+         "x%y stays, int a[]; and f( ) too"),
+        ("\\url{http://x.org/a%20b} stays % gone", "http://x.org/a%20b stays"),
+        ("\\newcommand{\\us}{Ours\\xspace}\\us, \\us is \\us{} (\\us)", "Ours, Ours is Ours (Ours)"),
+        ("na\\\"\\i ve, na\\\"{\\i}ve, \\^\\i{}le, G\\\"odel", "naïve, naïve, île, Gödel"),
+    ],
+)  # fmt: skip
+def test_sentences_have_no_holes_and_nothing_is_lost(source, text):
+    assert to_text(expanded(f"{source}\n\n{BIBLIOGRAPHY}")) == text
+
+
+def test_listings_are_verbatim():
+    code = "int main() {\n    int a[] = {};\n\n\n    f(  ); // ``x'' -- y~z\n}"
+    for begin, end in (
+        ("\\begin{verbatim}", "\\end{verbatim}"),
+        ("\\begin{lstlisting}[language=C]", "\\end{lstlisting}"),
+        ("\\begin{minted}[linenos]{c}", "\\end{minted}"),
+        ("\\begin{Verbatim}[fontsize=\\small]", "\\end{Verbatim}"),
+    ):
+        assert to_text(expanded(f"Before.\n{begin}\n{code}\n{end}\nAfter.")) == f"Before.\n\n{code}\n\nAfter."
+
+
+def test_algorithms_keep_their_lines_and_indentation():
+    source = (
+        "\\begin{algorithmic}[1]\n\\Require $n$\n\\For{$i = 1, 2$}\n\\State $x()$\n\\If{a} \\State b \\Else \\State c"
+        "\\EndIf\n\\EndFor\n\\State \\Return d\n\\end{algorithmic}"
+    )
+    assert to_text(source) == (
+        "Require: $n$\nfor $i = 1, 2$ do\n  $x()$\n  if a then\n    b\n  else\n    c\n  end if\nend for\nreturn d"
+    )
+    assert to_text(source.replace("State", "STATE").replace("For", "FOR")) == to_text(source)
+
+
 def test_a_document_begins_with_its_title():
     source = (
         "\\documentclass{article}\\title{On \\emph{It}\\thanks{Money}}\\newtheorem{thm}{Satz}\\begin{document}\n"

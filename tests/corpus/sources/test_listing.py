@@ -50,6 +50,20 @@ def test_a_source_that_is_mostly_unreadable_stops_the_run(sources):
         limit.count(4, report(0, unreadable_json=1))
 
 
+def test_a_few_failures_of_a_small_source_do_not_end_a_run_and_a_source_has_its_own_limit(sources):
+    limit = FailureLimit(list_sources(sources, 100), 0.5, least=20)
+    limit.count(4, report(0, unreadable_gzip=19))
+    limit.check()
+    limit.count(4, report(0, unreadable_gzip=1))
+    with pytest.raises(RunError, match="second: 20 of 20"):
+        limit.check()
+    strict = [source(name="a", kind="text", path=sources[0].path, max_failure_share=0.01)]
+    limit = FailureLimit(list_sources(strict, 100), 0.5)
+    limit.count(0, report(90, unreadable_gzip=2))
+    with pytest.raises(RunError, match=r"a: 2 of 92 .* max_failure_share = 0.01"):
+        limit.check()
+
+
 def test_documents_left_out_on_purpose_do_not_count_as_failures(sources):
     limit = FailureLimit(list_sources(sources, 100), 0.0)
     limit.count(0, report(1, generated=10**6, kept_replaced=7))

@@ -91,6 +91,28 @@ def test_jats_is_read(tmp_path):
     assert (paper.uri, paper.license, paper.language) == ("doi:10.1/x", "CC-BY-4.0", "en") and not skipped
 
 
+BIBR = '<xref ref-type="bibr" rid="r">{}</xref>'
+
+
+@pytest.mark.parametrize(
+    "sentence, text",
+    [
+        (f"It is known [{BIBR.format(1)}, {BIBR.format(2)}].", "It is known."),
+        (f"It is known ({BIBR.format('Li, 2010')}; {BIBR.format('Wu, 2011')}).", "It is known."),
+        (f"It is known [{BIBR.format(1)}–{BIBR.format(3)}] and old (see {BIBR.format('Li, 2010')}).",
+         "It is known and old."),
+        (f"It is known<sup>{BIBR.format(1)},{BIBR.format(2)}</sup>, too.", "It is known, too."),
+        (f"{BIBR.format('Li et al. (2010)')} show it, as in [{BIBR.format(3)}].",
+         "Li et al. (2010) show it, as in [3]."),
+        (f"Call f() ({BIBR.format('Li, 2010')}) or a[].", "Call f() or a[]."),
+        ("Run <code>x  = 1</code>:<preformat>if x:\n    y [, ]\n</preformat>", "Run x  = 1:\n\nif x:\n    y [, ]"),
+    ],
+)  # fmt: skip
+def test_references_in_jats_leave_no_holes(tmp_path, sentence, text):
+    write(tmp_path, {"a.xml": f"<article><body><sec><p>{sentence}</p></sec></body></article>"})
+    assert [paper.text for paper in documents("papers", tmp_path)[0]] == [text + "\n"]
+
+
 def test_the_acl_anthology_is_read(tmp_path):
     text = (
         '<collection id="2022.acl"><volume id="long"><paper id="1"><title><fixed-case>A</fixed-case>dap: it</title>'
@@ -148,6 +170,37 @@ def pdf(lines, encrypt=None):
     buffer = io.BytesIO()
     writer.write(buffer)
     return buffer.getvalue()
+
+
+def tar_of(files):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_what_an_operating_system_leaves_in_archives_is_not_read_and_figures_are_no_papers(tmp_path):
+    figure = pdf(["Figure 1 " * 20] * 20)
+    debris = {"._main.tex": b"\0\5\26\7" + LATEX.encode(), ".DS_Store": b"\0", "__MACOSX/._a.tex": LATEX.encode()}
+    write(tmp_path, {"2101.00001.tar.gz": tar_of({"fig/a.pdf": figure, **debris, "main.tex": LATEX.encode()})})
+    found, skipped = documents("papers", tmp_path)
+    assert len(found) == 1 and PROSE.strip() in found[0].text
+    assert skipped == {"PDF beside LaTeX: figures, or the same paper": 1}
+    assert (
+        len(documents("papers", write(tmp_path / "p", {"b.tar.gz": tar_of({"a.pdf": figure, "b.pdf": figure})}))[0])
+        == 2
+    )
+
+
+def test_pdfs_in_the_folder_of_a_latex_project_are_its_figures(tmp_path):
+    figure = pdf(["Figure 1 " * 20] * 20)
+    write(tmp_path, {"x/main.tex": LATEX.encode(), "x/fig/a.pdf": figure, "y/paper.pdf": figure, "x/._main.tex": b"\0"})
+    found, skipped = documents("papers", tmp_path)
+    assert sorted(one.uri.removeprefix(f"{tmp_path}/") for one in found) == ["x/main.tex", "y/paper.pdf"]
+    assert skipped == {"PDF beside LaTeX: figures, or the same paper": 1}
 
 
 def test_pdf_is_read(tmp_path):

@@ -104,6 +104,23 @@ def test_depth_is_counted_up_to_the_limit():
     assert pages.depth("<b>" * 50, 9) == 10
 
 
+@pytest.mark.parametrize(
+    "html, depth",
+    [
+        ("<svg>" + '<path d="M0 0"/>' * 260 + "</svg>", 1),
+        ("<div>" + "<b>left open<i></div><div>" * 100, 3),
+        ("<script>" + "if (a <b) x = '<div>';" * 300 + "</script><p><div><em>x</em></div>", 2),
+        ("<!-- " + "<div>" * 300 + " --><SCRIPT>" + "<div>" * 300 + "</Script><div></div>", 1),
+        ("<div>" + "</span></p></section>" * 300 + "<div></div></div>", 2),
+        ("<div>" * 30 + "</div>" * 30 + "<my-icon/>" * 300, 30),
+        ("<div>" * 300, 251),
+        ("<svg>" + "<g>" * 300, 251),
+    ],
+)  # fmt: skip
+def test_depth_is_that_of_elements_that_are_really_nested(html, depth):
+    assert pages.depth(html, 250) == depth
+
+
 def test_a_page_on_which_an_extractor_hangs_is_left_out(tmp_path, monkeypatch):
     def hang(html, options):
         while "ferry" in html:
