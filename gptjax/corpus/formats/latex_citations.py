@@ -16,7 +16,8 @@ NARRATIVE = {
 }
 # Citations that stand in brackets or are raised: the sentence is whole without them.
 PARENTHETICAL = frozenset(
-    "cite citep citealp Citep Cite parencite Parencite autocite Autocite footcite supercite cites parencites smartcite".split()
+    "cite citep citealp Citep Cite parencite Parencite autocite Autocite footcite supercite cites "
+    "parencites smartcite".split()
 )
 # A sentence that needs the citation: "as in [3]".
 NEEDED = re.compile(

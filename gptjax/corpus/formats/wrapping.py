@@ -12,6 +12,9 @@ def unwrapped(text: str, hyphenated: bool = False) -> str:
 
     If the next line's first word would have fitted, a line was broken by hand and stays: verse, headings, lists, and
     the last lines of paragraphs. Indented lines stay, too.
+
+    Args:
+      hyphenated: words were broken at the ends of lines, as in print; else a hyphen there is the word's own.
     """
     lines = [line.rstrip() for line in text.split("\n")]
     lengths = sorted(len(line) for line in lines if line)

@@ -133,6 +133,7 @@ SEEDS = {
     ("labelled", "a.jsonl"): b'{"text": "see you there", "label": "ham"}\n{"text": "call now", "label": "spam"}\n' * 9,
     ("preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
     ("preferences", "a.csv"): b"prompt,chosen,rejected\none,two,four\n",
+    ("chat_preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
     ("conversations", "a.jsonl"): json.dumps({"messages": CHAT}).encode() + b"\n",
     ("conversations", "a.csv"): b"prompt,completion\none,two\nthree,four\n",
     ("tables", "a.csv"): f'text,url\n"{PROSE}",https://a.org/\nb,c\n'.encode(),
