@@ -14,7 +14,7 @@ WORDS = (
 
 
 def _byte_level(regex, special, size=700):
-    made = tokenizers.Tokenizer(models.BPE(ignore_merges=regex is not None))
+    made = tokenizers.Tokenizer(models.BPE(ignore_merges=regex == WORDS))
     if regex is None:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:

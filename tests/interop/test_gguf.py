@@ -1,0 +1,142 @@
+"""A GGUF file holds every tensor and every setting, as the gguf package reads it; llama.cpp is in tests/parity."""
+
+import gguf_models
+import numpy as np
+import pytest
+from gguf_models import CHAT, MODELS, write
+from sentencepiece_models import FOREIGN, GEMMA, sentencepiece_model
+
+from gptjax.config import ConfigError
+from gptjax.interop.gguf import check_model, write_gguf
+from gptjax.interop.huggingface.tensors import Written
+from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
+
+gguf = pytest.importorskip("gguf")
+TOKENIZERS = gguf_models.tokenizers()
+PERMUTED = {"llama", "mistral"}
+TOLERANCE = {"float32": 0, "float16": 1e-3, "bfloat16": 8e-3, "q8_0": 8e-3}  # of the largest number of a tensor
+
+
+def field(reader, name):
+    found = reader.get_field(name)
+    return None if found is None else found.contents()
+
+
+def interleaved(array, heads):
+    """Row i of the first half of a head, then row i of the second half."""
+    width = len(array) // heads
+    rows = [
+        head * width + half * (width // 2) + i for head in range(heads) for i in range(width // 2) for half in (0, 1)
+    ]
+    return array[rows]
+
+
+@pytest.mark.parametrize("name, dtype", [*((name, "float32") for name in MODELS), *(("qwen3", d) for d in TOLERANCE)])
+def test_every_tensor_is_read_back(name, dtype, tmp_path):
+    tokenizer = TOKENIZERS["bpe"]
+    _, _, content, tensors, notes = write(tmp_path / "m.gguf", name, tokenizer, dtype)
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[field(reader, "general.architecture").upper()], 2)
+    assert len(found) == len(tensors) + (name == "olmo2"), "llama.cpp's OLMo 2 has no tied head"
+    for tensor in tensors:
+        stored = found[names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))]
+        expected = tensor.value()
+        for part, heads in (("q_proj", content["num_attention_heads"]), ("k_proj", content["num_key_value_heads"])):
+            if part in tensor.name and name in PERMUTED:
+                expected = interleaved(expected, heads)
+        values = gguf.dequantize(stored.data, stored.tensor_type)
+        assert values.shape == expected.shape
+        assert np.abs(values - expected).max() <= TOLERANCE[dtype] * np.abs(expected).max(), tensor.name
+        if expected.ndim == 1:
+            assert stored.tensor_type.name == "F32"
+    if dtype == "q8_0":
+        assert "no multiple of 32" in notes[-1], "the width of heads times their number is 48"
+
+
+def test_every_setting_is_read_back(tmp_path):
+    tokenizer = TOKENIZERS["bpe"]
+    write(tmp_path / "m.gguf", "qwen3", tokenizer, vocab_size=640)
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    expected = {
+        "general.architecture": "qwen3",
+        "qwen3.context_length": 48,
+        "qwen3.embedding_length": 32,
+        "qwen3.block_count": 2,
+        "qwen3.feed_forward_length": 48,
+        "qwen3.attention.head_count": 4,
+        "qwen3.attention.head_count_kv": 2,
+        "qwen3.attention.key_length": 12,
+        "qwen3.attention.value_length": 12,
+        "qwen3.rope.dimension_count": 12,
+        "qwen3.rope.freq_base": 5e4,
+        "qwen3.vocab_size": 640,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.bos_token_id": tokenizer.eos_id,
+        "tokenizer.ggml.eos_token_id": tokenizer.control_ids["<|im_end|>"],
+        "tokenizer.ggml.eot_token_id": tokenizer.control_ids["<|im_end|>"],
+        "tokenizer.ggml.padding_token_id": tokenizer.pad_id,
+        "tokenizer.ggml.unknown_token_id": tokenizer.unk_id,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    assert {name: field(reader, name) for name in expected} == expected
+    assert field(reader, "qwen3.attention.layer_norm_rms_epsilon") == pytest.approx(1e-5)
+    template = field(reader, "tokenizer.chat_template")
+    assert "bos_token" in template and "generation -%}" not in template, "not every reader of GGUF knows that block"
+    tokens, types = field(reader, "tokenizer.ggml.tokens"), field(reader, "tokenizer.ggml.token_type")
+    assert len(tokens) == len(types) == len(field(reader, "tokenizer.ggml.scores")) == 640
+    assert tokens[tokenizer.vocab_size] == f"[PAD{tokenizer.vocab_size}]" and types[-1] == 5
+    assert types[tokenizer.control_ids["<|im_end|>"]] == 3 and types[tokens.index("\n")] == 4
+
+
+@pytest.mark.parametrize("name, words", [("gpt2", "gpt-2"), ("llama3", "llama-bpe"), ("qwen", "qwen2")])
+def test_byte_level_tokenizers_name_their_words(name, words, tmp_path):
+    tokenizer = TOKENIZERS[name]
+    *_, notes = write(tmp_path / "m.gguf", "qwen3", tokenizer)
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    assert (field(reader, "tokenizer.ggml.model"), field(reader, "tokenizer.ggml.pre")) == ("gpt2", words)
+    assert len(field(reader, "tokenizer.ggml.merges")) == len(tokenizer.content["model"]["merges"])
+    assert any("normalize" in note for note in notes) is (name == "qwen")
+
+
+@pytest.mark.parametrize(
+    "tokenizer, said",
+    [
+        (CharacterTokenizer("ab"), "tokenizer.kind = 'char'"),
+        (sentencepiece_model("bpe", **GEMMA), "user-defined symbol"),
+        (sentencepiece_model("bpe", **FOREIGN["no bytes"][1]), "no byte_fallback"),
+        (sentencepiece_model("unigram", **FOREIGN["unigram"][1]), "tokenizer.kind = 'unigram'"),
+        (gguf_models.theirs("llama2"), "pre_tokenizer"),
+    ],
+    ids=["char", "symbols", "no bytes", "unigram", "llama2"],
+)
+def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(tokenizer, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        write(tmp_path / "m.gguf", "llama", tokenizer.extended(CHAT.controls))
+    assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(model_type="gpt2"), "model_type = 'gpt2': must be one of llama"),
+        (dict(rope_parameters={"rope_type": "yarn"}), "only rope_type = 'default'"),
+        (dict(sliding_window=8), "sliding_window = 8"),
+        (dict(hidden_act="gelu"), "hidden_act = 'gelu'"),
+    ],
+)
+def test_a_model_that_llama_cpp_does_not_compute_is_refused(change, said):
+    with pytest.raises(ConfigError, match=said):
+        check_model({"model_type": "llama"} | change)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    tokenizer = ByteTokenizer()
+    _, _, content, tensors, _ = write(tmp_path / "m.gguf", "llama", TOKENIZERS["byte"])
+    bad = Written(tensors[0].name, tensors[0].shape, lambda: np.full(tensors[0].shape, np.nan))
+    with pytest.raises(ConfigError, match="not finite"):
+        write_gguf(tmp_path / "bad.gguf", content, [bad, *tensors[1:]], tokenizer, None, begin_id=None)
+    assert not (tmp_path / "bad.gguf").exists()

@@ -1,0 +1,53 @@
+"""Small random models as GGUF files, each with a tokenizer and a template of conversations."""
+
+import json
+
+from huggingface_models import GROUPED
+from random_models import make_model
+from sentencepiece_models import LLAMA, TEXT, sentencepiece_model
+from their_tokenizers import MADE
+
+from gptjax.conversation import load_template
+from gptjax.interop.gguf import write_gguf
+from gptjax.interop.huggingface.families import FAMILIES
+from gptjax.interop.huggingface.tensors import places_of, written_tensors
+from gptjax.model.families import family_of
+from gptjax.tokenizer import ByteTokenizer
+from gptjax.tokenizer.huggingface import HuggingFaceTokenizer
+from gptjax.tokenizer.training import train_sentencepiece
+
+CHAT = load_template("chatml")
+MODELS = {  # model_type → the settings of `model`
+    "llama": GROUPED,
+    "mistral": GROUPED | dict(head_width=12),
+    "qwen2": GROUPED | dict(bias="qkv"),
+    "qwen3": GROUPED | dict(qk_norm=True, head_width=12, tied_embeddings=False, rope_theta=5e4),
+    "olmo2": GROUPED | dict(norm_placement="post", qk_norm=True, qk_norm_over="projection"),
+}
+
+
+def theirs(name):
+    """A tokenizer of the `tokenizers` library."""
+    made, settings = MADE[name]()
+    names = {key.removesuffix("_token"): token for key, token in settings.items() if key != "unk_token"}
+    special = {key: token["content"] if isinstance(token, dict) else token for key, token in names.items() if token}
+    return HuggingFaceTokenizer(json.loads(made.to_str()), special)
+
+
+def tokenizers():
+    """name → a tokenizer that can be written."""
+    bpe = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)
+    made = {"bpe": bpe, "byte": ByteTokenizer(), "llama2": sentencepiece_model("bpe", **LLAMA)}
+    made |= {name: theirs(name) for name in ("gpt2", "llama3", "qwen")}
+    return {name: each.extended(CHAT.controls) for name, each in made.items()}
+
+
+def write(path, name, tokenizer, dtype="float32", **more):
+    """Writes a model of a family; returns its parameters, config, config.json and tensors."""
+    params, config = make_model(tokenizer, **MODELS[name] | more)
+    family = FAMILIES[name]
+    content = family.write(config.model)
+    places = places_of(family.layouts[0](config.model), family_of(config.model).declarations)
+    tensors = list(written_tensors(places, family.constants(config.model), config.model, params))
+    notes = write_gguf(path, content, tensors, tokenizer, CHAT, begin_id=tokenizer.eos_id, dtype=dtype)
+    return params, config, content, tensors, notes
