@@ -39,7 +39,7 @@ from gptjax.interop.huggingface.programs import loading
 from gptjax.interop.tokenizer_folder import special_ids, write_tokenizer
 from gptjax.paths import existing_run, output_folder
 from gptjax.reporting.card import write_card
-from gptjax.reporting.document import Code
+from gptjax.reporting.exports import folder_blocks
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings
 from gptjax.terminal import Console
@@ -113,7 +113,9 @@ def main(argv: list[str]) -> None:
                 partial,
                 existing_run(WORKDIR.value, "--workdir"),
                 license=LICENSE.value,
-                **about(family, config.model, folder),
+                library_name="transformers",
+                loading=folder_blocks(family, config.model, folder.name, chats=template is not None),
+                step=metadata["step"],
             ).name
         )
     for line in (*lines, *padding(config.model, run_tokenizer), *how_to_load(family, config.model, folder, files)):
@@ -182,11 +184,6 @@ def write_tokenizers(
         names += [f"{SOURCES}/{name}" for name in of_folder]
         notes.append(f"sources have a tokenizer of their own, in {SOURCES}")
     return names, notes
-
-
-def about(family: Family, model: ModelSettings, folder: Path) -> dict[str, Any]:
-    """What the card says of the export."""
-    return {"library_name": "transformers", "loading": [Code("\n".join(loading(family, model, folder.name)))]}
 
 
 def check(folder: Path, family: Family, expected: Any, batch: parity.Batch) -> list[str]:

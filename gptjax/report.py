@@ -5,6 +5,7 @@
   … --samples=3 --prompts_file=prompts.txt              the first three prompts of a file, each with seed 0
   … --price='2.50 USD' --watts=700 --carbon=350         cost, energy and carbon, as estimates from what you state
   … --card=README.md --license=apache-2.0               also the model card of the Hugging Face hub
+  … --export=exports/mine                               with how to load what gptjax export wrote
   … --workdir=runs/a --workdir=runs/b                   a comparison: losses, differing settings, paired differences
 
 The report says what a run's folder records: what the model is, how good it is, what it cost, its data, its limits, how
@@ -15,6 +16,7 @@ names no folder, host or user of this machine (--redact=WORD removes further wor
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,9 @@ from gptjax.inference.prompts import read_prompts
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.reporting.card import card, check_names
 from gptjax.reporting.compare import comparison_of
-from gptjax.reporting.document import Document, Sample
+from gptjax.reporting.document import Block, Document, Sample
 from gptjax.reporting.effort import Prices
+from gptjax.reporting.exports import export_blocks
 from gptjax.reporting.facts import RunFacts, gather_all
 from gptjax.reporting.page import page
 from gptjax.reporting.pdf import can_write_pdf, pdf
@@ -63,6 +66,9 @@ LICENSE = flags.DEFINE_string(
     "license", None, "With --card: the hub's identifier of the licence that you give the model, such as apache-2.0."
 )
 BASE_MODEL = flags.DEFINE_string("base_model", None, "With --card: the name on the hub of the model it started from.")
+EXPORT = flags.DEFINE_multi_string(
+    "export", [], "A folder or a .gguf file that gptjax export wrote of the run: the report says how to load it."
+)
 REDACT = flags.DEFINE_multi_string("redact", [], "A word that must not appear in the report. May be given many times.")
 
 
@@ -78,11 +84,12 @@ def main(argv: list[str]) -> None:
     price = parse_price(PRICE.value, "--price") if PRICE.value is not None else None
     facts = gather_all(folders, Prices(price, WATTS.value, CARBON.value), NAME.value)
     samples, rule = write_samples(facts[0]) if SAMPLES.value else (None, "")
-    document = make_document(facts, samples, rule)
+    loading = [block for path in EXPORT.value for block in export_blocks(local_path(path, "--export"), facts[0])]
+    document = make_document(facts, samples, rule, loading)
     document = without_names(document, names_of_machine(folders, REDACT.value))
     written = {path: page(document).encode() if path.suffix == ".html" else pdf(document) for path in files}
     if card_file:
-        options: dict[str, Any] = {"about": ABOUT.value, "made": made_by(), "words": REDACT.value}
+        options: dict[str, Any] = {"about": ABOUT.value, "loading": loading, "made": made_by(), "words": REDACT.value}
         text = card(facts[0], LICENSE.value, base_model=BASE_MODEL.value, samples=samples, rule=rule, **options)
         written[card_file] = text.encode()
     console = Console(soft_wrap=True)
@@ -104,7 +111,7 @@ def check_flags() -> None:
         *((flag, not SAMPLES.value, "requires --samples=N") for flag in (PROMPTS_FILE, MAX_NEW_TOKENS)),
     ]
     several = len(WORKDIR.value) > 1, "is for a report on one run, but --workdir names several"
-    unused += [(flag, *several) for flag in (NAME, SAMPLES, CARD)]
+    unused += [(flag, *several) for flag in (NAME, SAMPLES, CARD, EXPORT)]
     for flag, is_unused, why in unused:
         if flag.present and is_unused:
             raise ConfigError(f"--{flag.name}={flag.value}: {why}")
@@ -138,10 +145,10 @@ def write_samples(facts: RunFacts) -> tuple[list[Sample], str]:
     return generated(facts.run.folder, SAMPLES.value, prompts, MAX_NEW_TOKENS.value)
 
 
-def make_document(facts: list[RunFacts], samples: list[Sample] | None, rule: str) -> Document:
+def make_document(facts: list[RunFacts], samples: list[Sample] | None, rule: str, loading: Sequence[Block]) -> Document:
     if len(facts) > 1:
         return comparison_of(facts, made_by(), ABOUT.value)
-    return report_of(facts[0], made_by(), ABOUT.value, samples, rule)
+    return report_of(facts[0], made_by(), ABOUT.value, samples, rule, loading)
 
 
 def made_by() -> str:

@@ -149,3 +149,27 @@ def test_a_run_that_has_only_started_has_a_report(runs, tmp_path):
     (folder / "metrics.jsonl").write_text("")
     output = report(f"--workdir={folder}", f"--output={tmp_path}/page.html")
     assert "no checkpoint yet" in output and "nothing to draw yet" in (tmp_path / "page.html").read_text()
+
+
+def test_an_export_is_shown_with_how_it_is_loaded_and_whether_it_is_of_this_checkpoint(runs, tmp_path):
+    done = run_command("export", f"--workdir={runs}/a", f"--output={tmp_path}/mine", "--check=own", "--license=mit")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03")
+    arguments = (f"--export={tmp_path}/mine", f"--export={tmp_path}/model.gguf", f"--output={tmp_path}/page.html")
+    report(f"--workdir={runs}/a", *arguments)
+    text = (tmp_path / "page.html").read_text()
+    assert "AutoModelForCausalLM.from_pretrained(&quot;mine&quot;)" in text and "llama-cli -m model.gguf" in text
+    assert "of another checkpoint" not in text and str(tmp_path) not in text
+    other = tmp_path / "other"
+    write_run(other, tmp_path / "data", seed=1)
+    report(f"--workdir={other}", *arguments)
+    assert "of another checkpoint" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("content, sentence", [(None, "must be a folder that"), (b"GG", "is not a GGUF file")])
+def test_what_is_no_export_is_refused(runs, tmp_path, content, sentence):
+    if content is not None:
+        (tmp_path / "x.gguf").write_bytes(content)
+    result = run_command("report", f"--workdir={runs}/a", f"--export={tmp_path}/x.gguf", f"--output={tmp_path}/p.html")
+    assert result.returncode == 2 and sentence in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "p.html").exists()

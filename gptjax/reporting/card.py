@@ -48,6 +48,7 @@ def write_card(
     base_model: str | None = None,
     about: str = "",
     made: str = "",
+    step: int | None = None,
 ) -> Path:
     """Writes the card of a run into a folder, atomically, and returns its path.
 
@@ -58,11 +59,12 @@ def write_card(
       base_model: the name on the hub of the model that the run started from.
       about: a paragraph of the author's, shown first.
       made: by what and when the card is written.
+      step: that of the checkpoint to describe; None: the best one.
 
     Raises:
       ConfigError: the folder is not a run's, or `license` or `base_model` is not as the hub writes them.
     """
-    facts = gather(run)
+    facts = gather(run, step=step)
     text = card(facts, license, library_name, loading, base_model, about, made=made)
     with write_aside(folder / FILE) as file:
         file.write(text.encode())

@@ -35,6 +35,8 @@ def _validation(facts: RunFacts) -> list[Block]:
     names = [name for name in best if name.startswith("validation/") and isinstance(best[name], int | float)]
     head = ("evaluation", "step", *(name.partition("/")[2].replace("_", " ") for name in names))
     chosen = [("best", best), ("last", rows[-1])] if best is not rows[-1] else [("best and last", best)]
+    if facts.checkpoint and facts.checkpoint.step not in (row["step"] for _, row in chosen):
+        chosen += [("described checkpoint", row) for row in rows if row["step"] == facts.checkpoint.step]
     made = [[word, row["step"], *(_number(row.get(name)) for name in names)] for word, row in chosen]
     text = "Scores on held-out data, which training did not read; losses are in nats."
     return [table(head, made, "Validation"), Paragraph(text)]

@@ -143,16 +143,17 @@ def gather_all(folders: list[Path], prices: Prices, name: str | None = None) -> 
     return [_gather(run, name or (run.name if len(runs) > 1 else run.folder.resolve().name), prices) for run in runs]
 
 
-def gather(folder: Path, prices: Prices | None = None, name: str | None = None) -> RunFacts:
-    """The facts of one run; raises as `gather_all`."""
-    return gather_all([folder], prices or Prices(), name)[0]
+def gather(folder: Path, name: str | None = None, step: int | None = None) -> RunFacts:
+    """The facts of one run; raises as `gather_all`. step: that of the checkpoint to describe; None: the best one."""
+    (run,) = read_runs([folder])
+    return _gather(run, name or run.folder.resolve().name, Prices(), step)
 
 
-def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
+def _gather(run: RecordedRun, name: str, prices: Prices, step: int | None = None) -> RunFacts:
     missing: list[str] = []
     if not (run.folder / "metrics.jsonl").exists():
         missing.append("The run has no metrics.jsonl, so nothing is known about the course of training.")
-    checkpoint = _checkpoint(run, missing)
+    checkpoint = _checkpoint(run, step, missing)
     size = _size(run, missing)
     starts = read_starts(run.folder)
     fingerprint = checkpoint.fingerprint if checkpoint else None
@@ -175,8 +176,8 @@ def _gather(run: RecordedRun, name: str, prices: Prices) -> RunFacts:
     )
 
 
-def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
-    """The best checkpoint, or the newest one if none has a score."""
+def _checkpoint(run: RecordedRun, step: int | None, missing: list[str]) -> Checkpoint | None:
+    """The checkpoint of a step; None: the best one, or the newest if none has a score."""
     try:
         steps = saved_steps(run.folder)
     except (ConfigError, RunError, OSError):
@@ -184,7 +185,8 @@ def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
     if not steps:
         missing.append("The run has no checkpoint yet, so there is no model to describe, to load or to sample from.")
         return None
-    for which in ("best", "latest"):
+    wanted: tuple[str | int, ...] = ("best", "latest") if step is None else (step,)
+    for which in wanted:
         try:
             found = saved_metadata(run.folder, which=which)
         except (ConfigError, RunError, OSError):
@@ -194,7 +196,7 @@ def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
             return Checkpoint(
                 step=found["step"],
                 tokens=found.get("tokens", 0),
-                is_best=which == "best",
+                is_best=which == "best" or found["step"] == _best_step(run),
                 metrics=found.get("metrics") or {},
                 versions=found.get("versions") or {},
                 git_revision=found.get("git_revision"),
@@ -203,6 +205,15 @@ def _checkpoint(run: RecordedRun, missing: list[str]) -> Checkpoint | None:
             )
     missing.append("None of the run's checkpoints can be read.")
     return None
+
+
+def _best_step(run: RecordedRun) -> int | None:
+    """The step of the best checkpoint; None if none has a score."""
+    try:
+        best = saved_metadata(run.folder, which="best")
+    except (ConfigError, RunError, OSError):
+        return None
+    return best["step"] if best else None
 
 
 def _base_model(run: RecordedRun) -> str | None:

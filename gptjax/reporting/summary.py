@@ -65,11 +65,14 @@ def tiles(facts: RunFacts) -> tuple[tuple[str, str, str], ...]:
 
 def _scores(facts: RunFacts) -> list[tuple[str, str, str]]:
     score = facts.judged_by
-    best = facts.run.best(score)
+    best, of_checkpoint = facts.run.best(score), facts.checkpoint.step if facts.checkpoint else None
+    own = [row[score.name] for row in facts.rows if row["step"] == of_checkpoint and row.get(score.name) is not None]
     if best is None:
         return []
-    step = next((row["step"] for row in facts.rows if row.get(score.name) == best), None)
-    remark = f"best, at step {step:,}" if step is not None else "best"
+    if own and math.isfinite(own[-1]):  # the described checkpoint may not be the best
+        best = own[-1]
+    step = next((row["step"] for row in facts.rows[::-1] if row.get(score.name) == best), None)
+    remark = f"at step {step:,}" if step is not None else "best"
     name = score.words.partition(" (")[0]
     unit = score.words.partition(" (")[2].removesuffix(")")
     found = [(name, f"{best:.4f}", f"{unit}; {remark}" if unit else remark)]
@@ -177,7 +180,7 @@ def limits(facts: RunFacts) -> tuple[Block, ...]:
             "the world is often wrong."
         )
     if isinstance(tokens := facts.run.last("tokens"), int | float) and not facts.origins.get("init_from"):
-        per = f", {tokens / facts.size.parameters.total:.1f} per parameter" if facts.size else ""
+        per = f", {tokens / facts.size.parameters.total:.2g} per parameter" if facts.size else ""
         found.append(f"Training: it has seen {count_text(tokens)} tokens{per}.")
     found += _repetition(facts)
     found.append(f"Data: it can only be as good as its training texts ({_data_text(facts)}), whose errors it repeats.")

@@ -22,9 +22,10 @@ HOST = "node17.cluster.internal"
 STEPS = 60
 
 
-def write_run(folder, data, objective="next_token", checkpoint=True, imported=None, **training):
+def write_run(folder, data, objective="next_token", checkpoint=True, imported=None, seed=0, **training):
     """Writes the run and its prepared folder `data`, and returns the run's config."""
     params, small = make_model()
+    params = jax.tree.map(lambda x: x * (1 + seed), params)
     config = configs.default()
     config.model.update(dict(small.model.items()))
     config.data.update(path=str(data), sequence_length=MAX_POSITIONS)
