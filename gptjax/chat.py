@@ -9,7 +9,7 @@ ends the conversation, and /help lists the other commands. A message that begins
 
 The model reads the whole conversation before each answer. When its context is full, the oldest turns are left out, and
 a line says so. An answer ends where the model ends its turn. Answers go to stdout, everything else to stderr, so that
-the command also works in a pipe: one message per line.
+the command also works in a pipe: one message per line, which stderr repeats.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ def talk() -> None:
     conversation.show_settings("")
     notes.print("type a message; /help lists commands, Ctrl-D ends", style="dim")
     for line in lines(output):
+        if not sys.stdin.isatty():
+            notes.print(f"> {line}", style="dim")
         conversation.take(line)
         if conversation.ended:
             break

@@ -83,7 +83,8 @@ def main(argv: list[str]) -> int:
     if all(is_done(workdir, stage, keys) for stage in road.stages):
         for what, command in road.opens:
             console.print(f"{what}:", style="bold")
-            console.print(f"  {Stage('next', what, command).text}", soft_wrap=True)
+            text = command if isinstance(command, str) else Stage("next", what, command).text
+            console.print(f"  {text}", soft_wrap=True)
     return 0
 
 

@@ -53,7 +53,7 @@ def get_road(arg="one", *, workdir, text, chats):
     first = stage("first", arg, *(text.split(",") if text else ()))
     second = stage("second", "two", first.makes)
     other = stage("other", "read", lines=("a line", "and 'another'"))
-    return Road((first, second, other), opens=(("go on", ("chat", f"--workdir={{workdir}}")),))
+    return Road((first, second, other), opens=(("go on", ("chat", f"--workdir={{workdir}}")), ("read", "a file")))
 """
 
 
@@ -82,7 +82,7 @@ def test_stages_run_in_their_order_once_and_the_way_is_open_at_the_end(place):
     assert done.returncode == 0, done.stderr
     assert calls(place) == ["first", "second", "other"]
     assert (place / "w/other/words").read_text() == "reada line\nand 'another'\n"
-    assert f"gptjax.chat --workdir={place}/w" in done.stdout
+    assert f"gptjax.chat --workdir={place}/w\nread:\n  a file\n" in done.stdout
     again = walk(place)
     assert again.returncode == 0 and calls(place) == [] and again.stdout.count("done before") == 3
 

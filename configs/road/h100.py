@@ -105,4 +105,6 @@ def get_road(*, workdir: str, text: str, chats: str) -> Road:
             reads=(chat,),
         ),
     )
-    return Road(stages, opens=(("talk with it", ("chat", f"--workdir={chat}")),))
+    return Road(
+        stages, opens=(("talk with it", ("chat", f"--workdir={chat}")), ("read its report", f"{workdir}/report.html"))
+    )

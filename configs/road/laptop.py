@@ -8,7 +8,7 @@ library and of packages that gptjax needs: 12 MB of text, 16,000 conversations, 
 held out. With your own text, the model reads nothing else before it learns to chat; with your own conversations, it is
 asked about them alone, and only its losses say how well it does.
 
-laptop.py:smoke goes through the same stages at a size that takes a minute and learns nothing.
+laptop.py:smoke goes through the same stages at a size that learns nothing and takes some minutes.
 """
 
 from gptjax.config import ConfigError
@@ -143,6 +143,7 @@ def get_road(arg: str = "full", *, workdir: str, text: str, chats: str) -> Road:
         tuple(stages),
         opens=(
             ("talk with it", ("chat", f"--workdir={chat}")),
+            ("read its report", f"{workdir}/report.html"),
             ("let the base model go on with a text", ("sample", f"--workdir={base}", "--prompt=json.")),
         ),
     )

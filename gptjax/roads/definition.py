@@ -67,14 +67,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Road:
-    """Stages in their order, and the commands with which a user goes on when all are done.
+    """Stages in their order, and what a user can do when all are done.
 
     Attributes:
-      opens: (what one can do, command) for each, with commands as those of stages.
+      opens: (what one can do, command as that of a stage) for each, or (what, the name of a file to open).
     """
 
     stages: tuple[Stage, ...]
-    opens: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    opens: tuple[tuple[str, tuple[str, ...] | str], ...] = ()
 
 
 def load_road(text: str, inputs: Mapping[str, str]) -> Road:
@@ -114,7 +114,8 @@ def _check(file: str, road: Road) -> None:
             raise ConfigError(f"{file}: {stage.name}: makes = {stage.makes!r}: an earlier stage makes it")
         made.append(stage.makes)
     for _, command in road.opens:
-        _check_command(f"{file}: opens", command)
+        if not isinstance(command, str):
+            _check_command(f"{file}: opens", command)
 
 
 def _check_command(place: str, command: Any) -> None:

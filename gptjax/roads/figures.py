@@ -46,7 +46,9 @@ def of_evaluate(stage: Stage) -> str:
     (results,) = sorted((Path(stage.flag("workdir")) / FOLDER).glob(f"step-????????/{FILE}"))[-1:]
     found = read_results(results)
     tasks = {name: found["tasks"][name] for name in _names(stage) if name in found.get("tasks", {})}
-    return ", ".join(f"{name} {_first_score(result)}" for name, result in tasks.items())
+    texts = [found["text"][path]["all"]["bits_per_byte"] for path in stage.flag("text").split(",") if path]
+    bits = [f"{each:.3f} bits per byte" for each in texts]
+    return ", ".join([*bits, *(f"{name} {_first_score(result)}" for name, result in tasks.items())])
 
 
 def _names(stage: Stage) -> list[str]:
