@@ -153,7 +153,7 @@ def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkey
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") >= 2 and "never" not in done.stdout
     assert "template turns, context 128 tokens" in done.stderr and "no such command" in done.stderr
-    assert "> Hello \nyou\n" in done.stderr and "> Again\n" in done.stderr
+    assert "> Hello\nyou\n" in done.stderr and "> Again\n" in done.stderr
     assert done.stderr.count("cut off by the limit of 3 tokens") + done.stdout.count("\n") >= 2
 
     config.model.update(lora_rank=2, lora_alpha=50.0)
