@@ -6,7 +6,9 @@ The loop over tokens is inside the program, a `lax.while_loop`. Only shapes are 
 shape share one program.
 
 Rows are independent: `insert` replaces a finished row by one that was just prefilled, while the others continue. The
-text of a row depends only on its prompt and its seed.
+text of a row depends only on its prompt and its seed. For the engine, which does that all the time (see `batch`), a
+prompt may also be read by several calls of `read`, after which `start` makes its row, and `arrange` changes the number
+of rows and slots.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from gptjax.inference.request_sampling import alternatives, num_alternatives
 from gptjax.inference.sampling import Sampling, sample
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
@@ -47,6 +50,10 @@ class DecodeState:
     seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
     sampling: Sampling
     eos_id: jax.Array  # int32 scalar; -1: the tokenizer has none
+    # Only with `sampling.requested`: how often each token is in the text, and A alternatives to each of its tokens.
+    counts_BV: jax.Array | None = None  # int32
+    top_tokens_BGA: jax.Array | None = None  # int32
+    top_logprobs_BGA: jax.Array | None = None  # float32
 
     @property
     def written(self) -> Written:
@@ -77,23 +84,57 @@ def prefill(
       num_new: G.
       piece: prompt tokens that the model reads at a time.
     """
-    B, T = prompt_BT.shape
     cache, logits_BV = family.prefill(params, prompt_BT, prompt_length_B, room=room, piece=piece)
-    is_prompt_BT = (jnp.arange(T) < prompt_length_B[:, None]) & family.continues
-    seen_BV = jnp.zeros(logits_BV.shape, bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
-    state = DecodeState(
-        cache=cache,
-        token_B=jnp.zeros(B, jnp.int32),
-        tokens_BG=jnp.zeros((B, num_new), jnp.int32),
-        logprobs_BG=jnp.zeros((B, num_new), jnp.float32),
-        length_B=jnp.zeros(B, jnp.int32),
-        limit_B=limit_B,
-        done_B=limit_B == 0,
-        seen_BV=seen_BV,
-        sampling=sampling,
-        eos_id=eos_id,
-    )
-    return _draw(state, logits_BV)
+    return _started(family, cache, logits_BV, prompt_BT, prompt_length_B, limit_B, sampling, eos_id, num_new=num_new)
+
+
+@partial(jax.jit, static_argnames=("family", "slots"))
+def empty_cache(family: Family, *, slots: int) -> Cache:
+    """The cache of one row that has read nothing."""
+    return family.empty_cache(1, slots)
+
+
+@partial(jax.jit, static_argnames=("family",), donate_argnames=("cache",))
+def read(
+    family: Family, params: Any, cache: Cache, tokens_BT: jax.Array, num_new_B: jax.Array
+) -> tuple[Cache, jax.Array, jax.Array]:
+    """Reads the next num_new_B[b] ≥ 1 tokens of each prompt.
+
+    Returns:
+      the cache; x_BTD of all T tokens, for `score`; x_BD of the last one of each row, for `start`.
+    """
+    cache, x_BTD = family.read(params, cache, tokens_BT, num_new_B)
+    return cache, x_BTD, x_BTD[jnp.arange(x_BTD.shape[0]), num_new_B - 1]
+
+
+@partial(jax.jit, static_argnames=("family",))
+def score(family: Family, params: Any, x_BTD: jax.Array, next_BT: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Log-probabilities [B, T] of the tokens that follow those read, and the alternatives to them (`alternatives`)."""
+    logits_BTV = family.logits(params, x_BTD)
+    logprob_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV), next_BT[..., None], -1)[..., 0]
+    return logprob_BT, *alternatives(logits_BTV)
+
+
+@partial(jax.jit, static_argnames=("family", "num_new"))
+def start(
+    family: Family,
+    params: Any,
+    cache: Cache,
+    x_BD: jax.Array,
+    prompt_BT: jax.Array,
+    prompt_length_B: jax.Array,
+    limit_B: jax.Array,
+    sampling: Sampling,
+    eos_id: jax.Array,
+    *,
+    num_new: int,
+) -> DecodeState:
+    """Draws the first token of rows whose prompts have been read: what `prefill` does after reading.
+
+    x_BD: from the last `read`. The other arguments are those of `prefill`.
+    """
+    logits_BV = family.logits(params, x_BD[:, None])[:, 0]
+    return _started(family, cache, logits_BV, prompt_BT, prompt_length_B, limit_B, sampling, eos_id, num_new=num_new)
 
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
@@ -132,6 +173,16 @@ def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
     return jax.tree.map(place, state, new)
 
 
+@partial(jax.jit, static_argnames=("slots",))
+def arrange(state: DecodeState, row_B: jax.Array, *, slots: int) -> DecodeState:
+    """The state with other rows, row_B[b] of the old ones in place b, and with `slots` slots.
+
+    A negative number stands for a row that is done. No row that goes on may have more tokens than `slots`.
+    """
+    state = jax.tree.map(lambda x: x if x.ndim == 0 else x[jnp.maximum(row_B, 0)], state)
+    return replace(state, cache=state.cache.with_slots(slots), done_B=state.done_B | (row_B < 0))
+
+
 @partial(jax.jit, static_argnames=("family", "rooms", "num_new", "piece"))
 def generate(
     family: Family,
@@ -161,25 +212,88 @@ def generate(
     return state.written
 
 
+def _started(
+    family: Family,
+    cache: Cache,
+    logits_BV: jax.Array,
+    prompt_BT: jax.Array,
+    prompt_length_B: jax.Array,
+    limit_B: jax.Array,
+    sampling: Sampling,
+    eos_id: jax.Array,
+    *,
+    num_new: int,
+) -> DecodeState:
+    """The state of rows whose prompts have been read, with their first token."""
+    B, T = prompt_BT.shape
+    is_prompt_BT = (jnp.arange(T) < prompt_length_B[:, None]) & family.continues
+    seen_BV = jnp.zeros(logits_BV.shape, bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
+    state = DecodeState(
+        cache=cache,
+        token_B=jnp.zeros(B, jnp.int32),
+        tokens_BG=jnp.zeros((B, num_new), jnp.int32),
+        logprobs_BG=jnp.zeros((B, num_new), jnp.float32),
+        length_B=jnp.zeros(B, jnp.int32),
+        limit_B=limit_B,
+        done_B=limit_B == 0,
+        seen_BV=seen_BV,
+        sampling=sampling,
+        eos_id=eos_id,
+    )
+    if sampling.requested is not None:
+        shape = (B, num_new, num_alternatives(logits_BV.shape[-1]))
+        state = replace(
+            state,
+            counts_BV=jnp.zeros(logits_BV.shape, jnp.int32),
+            top_tokens_BGA=jnp.zeros(shape, jnp.int32),
+            top_logprobs_BGA=jnp.zeros(shape, jnp.float32),
+        )
+    return _draw(state, logits_BV)
+
+
 def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
     """Adds one token to every row that is not done.
 
-    Non-finite logits give a log-probability of NaN: all rows end there, and the host reports it.
+    Non-finite logits give a log-probability of NaN, which the host reports: all rows end there, or in the engine, where
+    they belong to different callers, that row.
     """
-    rows = jnp.arange(state.length_B.shape[0])
-    token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling)
+    rows, G, requested = jnp.arange(state.length_B.shape[0]), state.tokens_BG.shape[1], state.sampling.requested
+    token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling, state.counts_BV)
     length_B = state.length_B + ~state.done_B
-    is_broken = jnp.any(jnp.isnan(logprob_B) & ~state.done_B)
-    # Finished rows also draw a token, but it is written after their text, or dropped if there is no room.
+    is_broken_B = jnp.isnan(logprob_B) & ~state.done_B
+    if requested is None:
+        ends_B, is_broken_B = token_B == state.eos_id, jnp.any(is_broken_B)
+    else:
+        ends_B = requested.ends(token_B)
+        state = _with_requested(state, logits_BV, token_B)
+    # Finished rows also draw a token, which is dropped.
+    place_B = jnp.where(state.done_B, G, state.length_B % G)
     return replace(
         state,
         token_B=token_B,
-        tokens_BG=state.tokens_BG.at[rows, state.length_B].set(token_B, mode="drop"),
-        logprobs_BG=state.logprobs_BG.at[rows, state.length_B].set(logprob_B, mode="drop"),
+        tokens_BG=state.tokens_BG.at[rows, place_B].set(token_B, mode="drop"),
+        logprobs_BG=state.logprobs_BG.at[rows, place_B].set(logprob_B, mode="drop"),
         length_B=length_B,
-        done_B=state.done_B | (token_B == state.eos_id) | (length_B >= state.limit_B) | is_broken,
+        done_B=state.done_B | ends_B | (length_B >= state.limit_B) | is_broken_B,
         seen_BV=state.seen_BV.at[rows, token_B].set(True),
     )
+
+
+def _with_requested(state: DecodeState, logits_BV: jax.Array, token_B: jax.Array) -> DecodeState:
+    """Counts the tokens just drawn, and writes the alternatives to them where a row asks for some."""
+    rows, G = jnp.arange(token_B.shape[0]), state.tokens_BG.shape[1]
+    place_B = jnp.where(state.done_B, G, state.length_B % G)
+
+    def written(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(x.at[rows, place_B].set(new, mode="drop") for x, new in zip(arrays, alternatives(logits_BV)))
+
+    old: Any = (state.top_tokens_BGA, state.top_logprobs_BGA)
+    requested: Any = state.sampling.requested
+    is_wanted = jnp.any((requested.num_top_B > 0) & ~state.done_B)
+    tokens_BGA, logprobs_BGA = jax.lax.cond(is_wanted, written, lambda old: old, old)
+    counts_BV: Any = state.counts_BV
+    counts_BV = counts_BV.at[rows, token_B].add(1)
+    return replace(state, counts_BV=counts_BV, top_tokens_BGA=tokens_BGA, top_logprobs_BGA=logprobs_BGA)
 
 
 WEIGHTS = ("float32", "bfloat16", "int8")

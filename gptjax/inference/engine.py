@@ -17,22 +17,28 @@ import itertools
 import logging
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
-from gptjax.inference.decode import decode, prefill
+from gptjax.inference.batch import Batch, devices_of
 from gptjax.inference.engine_metrics import EngineMetrics
 from gptjax.inference.generate import FramedPrompt, Generator
 from gptjax.inference.growing_text import GrowingText
+from gptjax.inference.prefix import PrefixCache
+from gptjax.inference.prompt_reading import PromptReading
 from gptjax.inference.request import Event, Request
-from gptjax.inference.sampling import make_sampling
 from gptjax.inference.sampling_params import SamplingParams
+from gptjax.inference.timing import program_key
+
+TOKENS_PER_CALL = 32  # at most; a request is cancelled between calls
+MOMENT = 0.05  # seconds of a call while somebody streams or waits
+MOST_FAILURES = 3  # steps in a row that fail before the engine is down
 
 _log = logging.getLogger(__name__)
 
@@ -45,22 +51,87 @@ class EngineDown(RunError):
     """The engine was not started, was closed, or its device failed; no request is taken."""
 
 
+@dataclass
+class _Model:
+    """The base model or an adapter: its own parameters and its own batch."""
+
+    generator: Generator
+    batch: Batch
+    id: bytes  # in digests of prompts
+
+
+@dataclass
+class _Job:
+    """A request with its texts; those not yet placed wait for a row."""
+
+    request: Request
+    model: _Model
+    texts: list[GrowingText]
+    unplaced: list[GrowingText]
+
+
 class Engine:
     """Generates the texts of requests.
 
+    Each step reads a piece of the prompt of the request that came first, if a slot is free, and then generates one or
+    more tokens in every row. If nobody streams and nobody waits, there are many tokens per call of the device.
+
     Args:
       generator: the model and its tokenizer; its parameters are used, not copied.
+      num_slots: the number of texts that are generated at the same time.
+      max_context: the most tokens of a prompt and its text; None: `model.max_positions`.
       max_waiting: the number of requests that may wait for a slot.
+      piece: prompt tokens that are read between two steps of the other texts.
+      prefix_tokens: the number of prompt tokens whose keys and values are kept for later prompts with the same
+        beginning; 0: none; None: four times the context.
+      max_adapters: how many adapters may be loaded. Each has its own copy of the parameters, with the adapter merged
+        into it, and its texts are generated in a batch of their own.
     """
 
-    def __init__(self, generator: Generator, *, max_waiting: int = 256):
-        self.generator, self.max_waiting = generator, max_waiting
-        self.metrics = EngineMetrics(num_slots=1)
-        self._waiting: deque[tuple[Request, FramedPrompt]] = deque()
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        num_slots: int = 8,
+        max_context: int | None = None,
+        max_waiting: int = 256,
+        piece: int = 256,
+        prefix_tokens: int | None = None,
+        max_adapters: int = 4,
+    ):
+        for name, value, least in (
+            ("num_slots", num_slots, 1),
+            ("max_context", 2 if max_context is None else max_context, 2),
+            ("max_waiting", max_waiting, 1),
+            ("piece", piece, 1),
+            ("prefix_tokens", prefix_tokens or 0, 0),
+            ("max_adapters", max_adapters, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"{name} = {value}: must be at least {least}")
+        family, config = generator.family, generator.config
+        self.generator, self.num_slots, self.max_waiting = generator, num_slots, max_waiting
+        self.max_context = min(config.max_positions, max_context or config.max_positions)
+        self.max_adapters = max_adapters
+        self.metrics = EngineMetrics(num_slots=num_slots)
+        self._sizes = shapes.engine_shapes(num_slots, self.max_context, piece, TOKENS_PER_CALL)
+        self._prompt_budget = self._sizes.pieces[-1]
+        num_blocks = (4 * self.max_context if prefix_tokens is None else prefix_tokens) // shapes.BLOCK
+        self._prefix: PrefixCache | None = None
+        with devices_of(generator):
+            if num_blocks and family.reads_in_pieces:
+                self._prefix = PrefixCache(config, num_blocks)
+        self._models: dict[str | None, _Model] = {None: self._model(generator)}
+        self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing = self._cancelling = False
         self._numbers = itertools.count()
+        # In the engine's thread:
+        self._reading: tuple[_Job, PromptReading] | None = None
+        self._seconds_per_step = 0.0  # of the latest call
+        self._batches: list[Batch] = []  # those with texts
+        self._failures, self._failed = 0, False  # steps in a row that failed; whether the current one did
 
     # --- for callers, from any thread
 
@@ -87,7 +158,7 @@ class Engine:
         Args:
           prompt: a text, or token ids, which are used unchanged.
           params: None: the defaults of `SamplingParams`.
-          adapter: the name of an adapter of `adapters`; None: the model itself.
+          adapter: the name of one of `adapters`; None: the model itself.
           begin: whether a text is the beginning of a document (see `Generator.generate`).
           stream: False: nobody reads the events as they come, so that the engine may generate many tokens at a time.
           request_id: its `id`; None: one is made up.
@@ -101,13 +172,11 @@ class Engine:
           EngineDown: the engine does not run.
         """
         params = SamplingParams() if params is None else params
-        if adapter is not None and adapter not in self.adapters:
+        model = self._models.get(adapter)
+        if model is None:
             raise ConfigError(f"adapter = {adapter!r}: expected one of {', '.join(self.adapters) or '(none)'}")
-        framed = self.generator.framed(prompt, begin)
-        vocab_size = self.generator.tokenizer.vocab_size
-        for token in (*params.stop_token_ids, *params.logit_bias):
-            if token >= vocab_size:
-                raise ConfigError(f"token id = {token}: must be below {vocab_size}, the size of the vocabulary")
+        framed = model.generator.framed(prompt, begin)
+        self._check(framed, params)
         request = Request(
             request_id if request_id is not None else f"request-{next(self._numbers)}",
             framed.tokens,
@@ -118,13 +187,14 @@ class Engine:
             listener=listener,
             wake=self._wake,
         )
+        texts = self._texts(request, framed)
         with self._changed:
             if not self.metrics.is_up or self._closing:
-                raise EngineDown("the engine does not run")
+                raise EngineDown("the engine does not run: it was not started, was closed, or its device failed")
             if len(self._waiting) >= self.max_waiting:
                 self.metrics.requests_refused += 1
                 raise QueueFull(f"{counted(len(self._waiting), 'request')} are waiting, as many as may wait")
-            self._waiting.append((request, framed))
+            self._waiting.append(_Job(request, model, texts, list(texts)))
             self.metrics.requests_waiting = len(self._waiting)
             self._changed.notify()
         return request
@@ -135,25 +205,88 @@ class Engine:
         timeout: seconds after which the rest is cancelled; None: no limit.
         """
         with self._changed:
-            self._closing = True
-            if not drain:
-                self._cancel_all()
+            self._closing, self._cancelling = True, not drain
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():
-                with self._changed:
-                    self._cancel_all()
+                self._cancelling = True
                 self._thread.join()
         self.metrics.is_up = False
+
+    def add_adapter(self, name: str, generator: Generator) -> None:
+        """Serves the model with an adapter merged into it under this name. Nothing is compiled for it.
+
+        Raises:
+          ConfigError: the name is taken, there are too many, or it is not an adapter of this model.
+        """
+        if name in self._models:
+            raise ConfigError(f"adapter = {name!r}: is loaded already")
+        if len(self.adapters) >= self.max_adapters:
+            raise ConfigError(
+                f"adapter = {name!r}: {counted(len(self.adapters), 'adapter')} are loaded, as many as may be"
+            )
+        same = generator.family == self.generator.family and generator.tokenizer.hash == self.generator.tokenizer.hash
+        if not same or program_key(generator.params) != program_key(self.generator.params):
+            raise ConfigError(f"adapter = {name!r}: its model is not the engine's, or its weights have another type")
+        self._models[name] = self._model(generator)
+
+    def remove_adapter(self, name: str) -> None:
+        """Takes no more requests for this adapter; those taken are finished. Raises ConfigError if there is none."""
+        if name not in self.adapters:
+            raise ConfigError(f"adapter = {name!r}: expected one of {', '.join(self.adapters) or '(none)'}")
+        del self._models[name]  # its jobs keep it until they have ended
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the loaded adapters."""
-        return ()
+        return tuple(name for name in self._models if name is not None)
+
+    # --- before the thread starts
 
     def warm_up(self) -> None:
-        """Compiles all programs, so that no request waits for one."""
+        """Compiles all programs by running each once, so that no request waits for one."""
+        began = time.perf_counter()
+        model = self._models[None]
+        generator, family = model.generator, model.generator.family
+        with devices_of(generator):
+            rows = {}
+            for slots in self._sizes.slots:
+                length = slots if family.continues else 1
+                request = Request("warm up", [0] * length, SamplingParams(prompt_logprobs=1), seed=0)
+                reading = PromptReading(generator, self._sizes, request, self._prefix, b"warm up")
+                if family.reads_in_pieces:
+                    reading.warm_up()
+                text = GrowingText(request, 0, generator.tokenizer, limit=1, eos_id=None, begins=False)
+                rows[slots] = reading.start(text)
+                if not family.continues:
+                    rows = dict.fromkeys(self._sizes.slots, rows[slots])
+                    break
+            model.batch.warm_up(rows)
+        _log.info("compiled for %s in %.1f s", self._sizes, time.perf_counter() - began)
+
+    def _model(self, generator: Generator) -> _Model:
+        return _Model(generator, Batch(generator, self._sizes), secrets.token_bytes(8))
+
+    def _check(self, framed: FramedPrompt, params: SamplingParams) -> None:
+        """Raises ConfigError for what depends on the model."""
+        vocab_size, family = self.generator.tokenizer.vocab_size, self.generator.family
+        for name, tokens in (("stop_token_ids", params.stop_token_ids), ("logit_bias", params.logit_bias)):
+            for token in tokens:
+                if token >= vocab_size:
+                    raise ConfigError(f"{name} = {token}: must be below {vocab_size}, the size of the vocabulary")
+        length = len(framed.tokens)
+        if family.continues and length > self.max_context:
+            raise ConfigError(f"prompt = {counted(length, 'token')}: must be at most max_context = {self.max_context}")
+        if params.prompt_logprobs is not None and not family.reads_in_pieces:
+            raise ConfigError(f"prompt_logprobs = {params.prompt_logprobs}: this kind of model has none")
+
+    def _texts(self, request: Request, framed: FramedPrompt) -> list[GrowingText]:
+        generator, params = self.generator, request.params
+        room = self.max_context + 1 - len(framed.tokens) if generator.family.continues else self.max_context
+        limit = room if params.max_tokens is None else min(params.max_tokens, room)
+        options: dict[str, Any] = dict(limit=limit, eos_id=generator.end_id, begins=framed.begins_text)
+        return [GrowingText(request, index, generator.tokenizer, **options) for index in range(params.n)]
 
     # --- in the engine's thread
 
@@ -161,73 +294,189 @@ class Engine:
         with self._changed:
             self._changed.notify()
 
-    def _cancel_all(self) -> None:
-        for request, _ in self._waiting:
-            request.cancelled = True
-
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if not self._waiting:
+        with devices_of(self.generator):
+            while self._wait_for_work():
+                self._failed = False
+                try:
+                    self._step()
+                    if not self._failed:
+                        self._failures = 0
+                except Exception as error:
+                    _log.exception("a step failed")
+                    self._fail(error)
+        self.metrics.is_up = False
+
+    def _wait_for_work(self) -> bool:
+        """Returns True when there is something to do, and False when there never will be."""
+        with self._changed:
+            while True:
+                if self._failures >= MOST_FAILURES:
                     self.metrics.is_up = False
-                    return
-                request, framed = self._waiting.popleft()
-                self.metrics.requests_waiting = len(self._waiting)
-            texts = self._texts(request, framed)
+                    self._closing = self._cancelling = True
+                if self._waiting or self._reading or self._batches:
+                    return True
+                if self._closing:
+                    self.metrics.is_up = False
+                    return False
+                self._changed.wait()
+
+    def _step(self) -> None:
+        self._end_cancelled()
+        self._read_prompts()
+        for batch in list(self._batches):
+            self._generate(batch)
+        self._count()
+
+    def _read_prompts(self) -> None:
+        """Reads prompts while slots are free, up to one piece's length in all."""
+        budget = self._prompt_budget
+        while budget > 0:
+            if self._reading is None and not self._take_next():
+                return
+            assert self._reading is not None
+            job, reading = self._reading
             try:
-                for text in texts:
-                    self._generate(request, framed, text)
+                if not reading.is_done:
+                    budget -= reading.advance()
+                if reading.is_done and not self._place(job, reading):
+                    return  # its other texts wait for a slot
             except Exception as error:
-                _log.exception("request %s failed", request.id)
-                for text in texts:
-                    if text.finish_reason is None:
-                        text.end("error", f"{type(error).__name__}: {error}")
-                        text.deliver()
-            self.metrics.finished(request)
+                _log.exception("request %s: its prompt could not be read", job.request.id)
+                self._reading = None
+                if self._prefix is not None:
+                    self._prefix.clear()  # its pool may have been donated to the call that failed
+                self._end(job, "error", f"{type(error).__name__}: {error}")
+                self._note_failure()
 
-    def _texts(self, request: Request, framed: FramedPrompt) -> list[GrowingText]:
-        generator, params = self.generator, request.params
-        room = generator.family.room(len(framed.tokens))
-        limit = room if params.max_tokens is None else min(params.max_tokens, room)
-        options: dict[str, Any] = dict(limit=limit, eos_id=generator.end_id, begins=framed.begins_text)
-        return [GrowingText(request, index, generator.tokenizer, **options) for index in range(params.n)]
+    def _take_next(self) -> bool:
+        """Begins with the request that has waited longest; returns False if there is none, or no free slot."""
+        if not self._num_free:
+            return False
+        with self._changed:
+            if not self._waiting:
+                return False
+            job = self._waiting.popleft()
+            self.metrics.requests_waiting = len(self._waiting)
+        job.request.timings.started = time.monotonic()
+        self._reading = job, PromptReading(job.model.generator, self._sizes, job.request, self._prefix, job.model.id)
+        return True
 
-    def _generate(self, request: Request, framed: FramedPrompt, text: GrowingText) -> None:
-        generator, params = self.generator, request.params
-        T = shapes.prompt_slots(len(framed.tokens), generator.config.max_positions)
-        num_new = shapes.bucketed(max(text.limit, 1))
-        state = prefill(
-            generator.family,
-            generator.params,
-            np.pad(np.array([framed.tokens], np.int32), ((0, 0), (0, T - len(framed.tokens)))),
-            np.array([len(framed.tokens)], np.int32),
-            np.array([text.limit], np.int32),
-            make_sampling(
-                [text.seed],
-                num_tokens=generator.tokenizer.vocab_size,
-                temperature=params.temperature,
-                top_k=max(params.top_k, 0),
-                top_p=params.top_p,
-                min_p=params.min_p,
-                repetition_penalty=params.repetition_penalty,
-            ),
-            np.int32(-1),
-            room=num_new,
-            num_new=num_new,
-            piece=shapes.PIECE,
-        )
-        while text.finish_reason is None:
-            if request.cancelled:
-                text.end("cancelled")
-            elif text.limit == 0:
-                text.end("length")
-            else:
-                tokens_G, logprobs_G = np.asarray(state.tokens_BG[0]), np.asarray(state.logprobs_BG[0])
-                for place in range(text.num_tokens, int(state.length_B[0])):
-                    text.add(int(tokens_G[place]), float(logprobs_G[place]))
-            text.deliver()
-            if text.finish_reason is None:
-                stop_B = np.array([False])
-                state = decode(generator.family, generator.params, state, np.int32(1), stop_B)
+    def _place(self, job: _Job, reading: PromptReading) -> bool:
+        """Begins texts of a prompt that has been read, while slots are free; returns whether all have begun."""
+        batch = job.model.batch
+        while job.unplaced and self._num_free:
+            text = job.unplaced[0]
+            if text is job.texts[0]:
+                reading.finish()
+            batch.place(reading.start(text), text)
+            job.unplaced.pop(0)
+            if batch.texts and batch not in self._batches:
+                self._batches.append(batch)
+            if text is job.texts[0] and text.finish_reason != "error":
+                reading.keep()
+                self._count_prompt(reading)
+            self.metrics.generated(text.num_tokens)
+            self._deliver(text)
+        if not job.unplaced:
+            self._reading = None
+        return not job.unplaced
+
+    def _generate(self, batch: Batch) -> None:
+        texts, began = batch.texts, time.perf_counter()
+        before = sum(text.num_tokens for text in texts)
+        try:
+            num_steps = batch.step(self._num_steps())
+        except Exception as error:
+            _log.exception("generating failed")
+            batch.clear()  # its state may have been donated to the call that failed
+            for text in texts:
+                text.end("error", f"{type(error).__name__}: {error}")
+            self._note_failure()
+        else:
+            self._seconds_per_step = (time.perf_counter() - began) / num_steps
+            self.metrics.steps += num_steps
+            self.metrics.generated(sum(text.num_tokens for text in texts) - before)
+        for text in texts:
+            self._deliver(text)
+        if not batch.texts:
+            self._batches.remove(batch)
+
+    def _num_steps(self) -> int:
+        """Tokens per call of the device: many if nobody streams or waits, otherwise those of a short moment."""
+        is_streamed = any(text.request.stream for batch in self._batches for text in batch.texts)
+        if is_streamed or self._waiting or self._reading or len(self._batches) > 1:
+            return max(1, min(self._sizes.num_new, int(MOMENT / max(self._seconds_per_step, 1e-6))))
+        return self._sizes.num_new
+
+    @property
+    def _num_free(self) -> int:
+        return self.num_slots - sum(len(batch.texts) for batch in self._batches)
+
+    def _deliver(self, text: GrowingText) -> None:
+        text.deliver()
+        if text.request.is_finished:
+            self.metrics.finished(text.request)
+
+    def _end_cancelled(self) -> None:
+        """Ends requests that their callers have cancelled, or all if the engine is closed without draining."""
+        with self._changed:
+            ended = [job for job in self._waiting if job.request.cancelled or self._cancelling]
+            if ended:
+                self._waiting = deque(job for job in self._waiting if job not in ended)
+            self.metrics.requests_waiting = len(self._waiting)
+        if self._reading and (self._reading[0].request.cancelled or self._cancelling):
+            ended.append(self._reading[0])
+            self._reading = None
+        is_down = self._failures >= MOST_FAILURES
+        reason, error = ("error", "the engine is down: too many steps failed") if is_down else ("cancelled", None)
+        for job in ended:
+            self._end(job, reason, error)
+        for batch in list(self._batches):
+            for text in batch.texts:
+                if text.request.cancelled or self._cancelling:
+                    text.end(reason, error)
+            for text in batch.release():
+                self._deliver(text)
+            if not batch.texts:
+                self._batches.remove(batch)
+
+    def _end(self, job: _Job, reason: str, error: str | None = None) -> None:
+        """Ends the texts of a request that have no row, and cancels those that have one."""
+        for text in job.unplaced:
+            text.end(reason, error)
+            self._deliver(text)
+        if len(job.unplaced) < len(job.texts):
+            job.request.cancelled = True
+
+    def _fail(self, error: Exception) -> None:
+        """Ends everything that has begun, after an error in the engine itself, so that nothing waits for ever."""
+        if self._reading:
+            job, self._reading = self._reading[0], None
+            self._end(job, "error", repr(error))
+        for batch in self._batches:
+            texts = batch.texts
+            batch.clear()
+            for text in texts:
+                text.end("error", repr(error))
+                self._deliver(text)
+        self._batches = []
+        self._note_failure()
+
+    def _note_failure(self) -> None:
+        self._failures += 1
+        self._failed = True
+
+    def _count_prompt(self, reading: PromptReading) -> None:
+        request, metrics = reading.request, self.metrics
+        metrics.prompt_tokens += len(request.prompt_tokens)
+        metrics.cached_tokens += request.cached_tokens
+        metrics.prefix_lookups += reading.looked_up
+        metrics.prefix_hits += request.cached_tokens > 0
+
+    def _count(self) -> None:
+        texts = [text for batch in self._batches for text in batch.texts]
+        requests = {id(text.request) for text in texts}
+        if self._reading:
+            requests.add(id(self._reading[0].request))
+        self.metrics.slots_in_use, self.metrics.requests_running = len(texts), len(requests)

@@ -10,6 +10,7 @@ The engine's thread is the only one that changes a request; `cancel` may be call
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gptjax.inference.sampling_params import SamplingParams
+
+_log = logging.getLogger(__name__)
 
 # Why a text ended. `stop`: the end-of-text token, a stop token or a stop string. `length`: max_tokens, or the end of
 # the context. `cancelled`: by the caller, or because the engine was closed. `error`: see `Request.error`.
@@ -187,7 +190,11 @@ class Request:
             self.timings.finished = now
             self._finished.set()
         if self._listener is not None:
-            self._listener(event)
+            try:
+                self._listener(event)
+            except Exception:  # for example, its event loop is closed: nobody is there any more
+                _log.exception("request %s: its listener failed", self.id)
+                self.cancelled = True
         else:
             self._events.put(event)
             if is_last:

@@ -2,7 +2,9 @@
 
 The processors are applied in the order of Hugging Face's `generate`, each to the result of the previous one:
 
-    repetition penalty → temperature → top-k → top-p → min-p → draw
+    [bias →] repetition penalty → [other penalties →] temperature → top-k → top-p → min-p → draw
+
+Those in brackets are only there for requests to the engine (`request_sampling`).
 
 Every setting is an array `[B]` with one value per row, so that no setting ever recompiles a program and the rows of a
 batch may differ. Row b at step i draws with `fold_in(key(seed_b), i)`: its tokens depend on its own seed and prompt,
@@ -20,6 +22,7 @@ import numpy as np
 from flax import struct
 
 from gptjax.config import ConfigError
+from gptjax.inference.request_sampling import RequestSampling
 
 
 @struct.dataclass
@@ -33,6 +36,7 @@ class Sampling:
     min_p_B: jax.Array  # 0: off
     repetition_penalty_B: jax.Array  # 1: off
     num_tokens: jax.Array  # int32 scalar: ids from this one on are padding of the vocabulary and are never drawn
+    requested: RequestSampling | None = None  # settings that only requests to the engine have
 
 
 def make_sampling(
@@ -89,7 +93,11 @@ def make_sampling(
 
 
 def sample(
-    logits_BV: jax.Array, seen_BV: jax.Array, step_B: jax.Array, sampling: Sampling
+    logits_BV: jax.Array,
+    seen_BV: jax.Array,
+    step_B: jax.Array,
+    sampling: Sampling,
+    counts_BV: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws one token for each row.
 
@@ -97,12 +105,13 @@ def sample(
       logits_BV: float32, as the model gives them.
       seen_BV: bool, the tokens of the row's prompt and of its text so far.
       step_B: int32, number of tokens that each row has already drawn.
+      counts_BV: int32, how often the row's text has each token; needed for `sampling.requested`.
 
     Returns:
       token_B int32, and logprob_B float32: the token's log-probability under the model's own distribution, before any
       penalty, temperature or truncation, so that it does not depend on the settings.
     """
-    processed_BV = process_logits(logits_BV, seen_BV, sampling)
+    processed_BV = process_logits(logits_BV, seen_BV, sampling, step_B, counts_BV)
 
     def draw(seed: jax.Array, step: jax.Array, logits_V: jax.Array) -> jax.Array:
         return jax.random.categorical(jax.random.fold_in(jax.random.key(seed), step), logits_V)
@@ -119,11 +128,25 @@ def sample(
     return token_B, logit_B - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
-def process_logits(logits_BV: jax.Array, seen_BV: jax.Array, sampling: Sampling) -> jax.Array:
-    """Applies the processors in their order. Tokens that cannot be drawn get the logit -inf."""
+def process_logits(
+    logits_BV: jax.Array,
+    seen_BV: jax.Array,
+    sampling: Sampling,
+    step_B: jax.Array | None = None,
+    counts_BV: jax.Array | None = None,
+) -> jax.Array:
+    """Applies the processors in their order. Tokens that cannot be drawn get the logit -inf.
+
+    The last two arguments, as in `sample`, are needed for `sampling.requested`.
+    """
+    requested = sampling.requested
     exists_V = jnp.arange(logits_BV.shape[-1]) < sampling.num_tokens
     logits_BV = jnp.where(exists_V, logits_BV, -jnp.inf)
+    if requested is not None:
+        logits_BV = requested.biased(logits_BV, step_B)
     logits_BV = penalize_repetition(logits_BV, seen_BV, sampling.repetition_penalty_B)
+    if requested is not None:
+        logits_BV = requested.penalized(logits_BV, counts_BV)
     logits_BV = divide_by_temperature(logits_BV, sampling.temperature_B)
     # Sorting the vocabulary costs as much as a step of a small model, so it is skipped if no row needs it.
     logits_BV = jax.lax.cond(

@@ -6,9 +6,14 @@ program. A step reads the whole cache, including its empty slots, so the cache s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 BUCKET = 128
 PIECE = 4 * BUCKET  # prompt tokens that the model reads at a time
 FIRST_ROOM = 512  # new tokens for which the cache has room at first; the room then doubles
+BLOCK = 32  # the engine keeps keys and values of prompts in blocks of this many tokens
+FEWEST_SLOTS = 256  # per row of the engine's smallest batch, unless the context is shorter
 
 
 def bucketed(length: int) -> int:
@@ -30,3 +35,49 @@ def rooms(num_new: int) -> list[int]:
     while sizes[-1] < num_new:
         sizes.append(min(2 * sizes[-1], num_new))
     return sizes
+
+
+@dataclass(frozen=True)
+class EngineShapes:
+    """The shapes of the engine's programs (see `batch`), each in increasing order; all lengths are multiples of BLOCK.
+
+    Attributes:
+      rows: numbers of rows of a batch.
+      slots: numbers of tokens for which each row of a batch has room.
+      pieces: numbers of tokens of a prompt that are read at a time.
+      num_new: the most tokens that a call generates in each row.
+    """
+
+    rows: tuple[int, ...]
+    slots: tuple[int, ...]
+    pieces: tuple[int, ...]
+    num_new: int
+
+    def piece_for(self, tokens: int, free: int) -> int:
+        """The length of the program that reads the next of `tokens` tokens where a row has `free` slots left."""
+        fitting = [piece for piece in self.pieces if piece <= free]
+        return smallest(fitting, min(tokens, fitting[-1]))
+
+
+def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> EngineShapes:
+    """The shapes for up to `num_rows` rows of up to `context` tokens, read up to `piece` tokens at a time."""
+    most = -(-context // BLOCK) * BLOCK
+    first = min(most, max(FEWEST_SLOTS, -(-most // 8 // BLOCK) * BLOCK))
+    return EngineShapes(
+        rows=_grown(1, 4, num_rows),
+        slots=_grown(first, 2, most),
+        pieces=_grown(BLOCK, 2, max(BLOCK, 1 << (min(piece, most).bit_length() - 1))),
+        num_new=num_new,
+    )
+
+
+def smallest(sizes: Sequence[int], least: int) -> int:
+    """The smallest of these sizes, in increasing order, that is at least `least`."""
+    return next(size for size in sizes if size >= least)
+
+
+def _grown(first: int, factor: int, last: int) -> tuple[int, ...]:
+    sizes = [first]
+    while sizes[-1] < last:
+        sizes.append(min(factor * sizes[-1], last))
+    return tuple(sizes)

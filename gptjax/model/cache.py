@@ -43,8 +43,16 @@ class KeyValueCache:
 
     def grown(self, more: int) -> KeyValueCache:
         """Returns the same rows with `more` further slots. Both caches are briefly in memory."""
-        pad = ((0, 0), (0, 0), (0, more), (0, 0))
-        keys, values = (tuple(jnp.pad(x_BKSH, pad) for x_BKSH in layers) for layers in (self.keys, self.values))
+        return self.with_slots(self.num_slots + more)
+
+    def with_slots(self, slots: int) -> KeyValueCache:
+        """Returns the same rows with this number of slots; if there are fewer than before, the last are cut off."""
+
+        def resized(x_BKSH: jax.Array) -> jax.Array:
+            missing = max(0, slots - x_BKSH.shape[2])
+            return jnp.pad(x_BKSH[:, :, :slots], ((0, 0), (0, 0), (0, missing), (0, 0)))
+
+        keys, values = (tuple(map(resized, layers)) for layers in (self.keys, self.values))
         return replace(self, keys=keys, values=values)
 
 

@@ -22,6 +22,7 @@ class DecoderFamily(Family):
     """GPT-style language models; see `decoder`."""
 
     branches: ClassVar[bool] = True
+    reads_in_pieces: ClassVar[bool] = True
 
     @classmethod
     def validate(cls, config_model: Any, sequence_length: int) -> None:
@@ -38,7 +39,6 @@ class DecoderFamily(Family):
     def prefill(
         self, params: Any, prompt_BT: jax.Array, lengths_B: jax.Array, *, room: int, piece: int
     ) -> tuple[KeyValueCache, jax.Array]:
-        model: Any = self.module(self.placement)
         B, T = prompt_BT.shape
         # A long prompt is read piece by piece, since its attention logits [B, N, T, S] would be the largest array.
         piece = min(T, piece)
@@ -48,21 +48,31 @@ class DecoderFamily(Family):
             cache, last_BD = carry
             first, piece_BT = numbered
             num_new_B = jnp.clip(lengths_B - first, 0, piece)
-            x_BTD, cache = model.apply({"params": params}, piece_BT, cache, num_new_B, method="read")
+            cache, x_BTD = self.read(params, cache, piece_BT, num_new_B)
             end_B = jnp.maximum(num_new_B - 1, 0)
             return (cache, jnp.where((num_new_B > 0)[:, None], x_BTD[jnp.arange(B), end_B], last_BD)), None
 
         # The cache is just long enough for the prompt while it is read; slots for the following text are added then.
-        start = allocate(self.config, B, T), jnp.zeros((B, self.config.width), self.config.dtype)
+        start = self.empty_cache(B, T), jnp.zeros((B, self.config.width), self.config.dtype)
         (cache, last_BD), _ = jax.lax.scan(read_piece, start, (piece * jnp.arange(T // piece), pieces))
-        logits_BTV = model.apply({"params": params}, last_BD[:, None], method="logits")
-        return cache.grown(room), logits_BTV[:, 0]
+        return cache.grown(room), self.logits(params, last_BD[:, None])[:, 0]
 
     def step(
         self, params: Any, cache: KeyValueCache, token_B: jax.Array, going_B: jax.Array
     ) -> tuple[KeyValueCache, jax.Array]:
+        cache, x_BTD = self.read(params, cache, token_B[:, None], going_B.astype(jnp.int32))
+        return cache, self.logits(params, x_BTD)[:, 0]
+
+    def empty_cache(self, batch: int, slots: int) -> KeyValueCache:
+        return allocate(self.config, batch, slots)
+
+    def read(
+        self, params: Any, cache: KeyValueCache, tokens_BT: jax.Array, num_new_B: jax.Array
+    ) -> tuple[KeyValueCache, jax.Array]:
         model: Any = self.module(self.placement)
-        x_BTD, cache = model.apply(
-            {"params": params}, token_B[:, None], cache, going_B.astype(jnp.int32), method="read"
-        )
-        return cache, model.apply({"params": params}, x_BTD, method="logits")[:, 0]
+        x_BTD, cache = model.apply({"params": params}, tokens_BT, cache, num_new_B, method="read")
+        return cache, x_BTD
+
+    def logits(self, params: Any, x_BTD: jax.Array) -> jax.Array:
+        model: Any = self.module(self.placement)
+        return model.apply({"params": params}, x_BTD, method="logits")

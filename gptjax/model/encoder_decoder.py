@@ -157,6 +157,9 @@ class SourceCache:
     def grown(self, more: int) -> SourceCache:
         return replace(self, target=self.target.grown(more))
 
+    def with_slots(self, slots: int) -> SourceCache:
+        return replace(self, target=self.target.with_slots(slots))
+
 
 @dataclass(frozen=True)
 class EncoderDecoderFamily(Family):

@@ -36,6 +36,9 @@ class Cache(Protocol):
     def grown(self, more: int) -> Cache:
         """The same rows with room for `more` further tokens."""
 
+    def with_slots(self, slots: int) -> Cache:
+        """The same rows, none of which has more than `slots` tokens, with room for this number."""
+
 
 @dataclass(frozen=True)
 class Family(abc.ABC):
@@ -51,6 +54,8 @@ class Family(abc.ABC):
       writes: whether it can generate text.
       continues: whether generated text continues the prompt; otherwise the prompt is a source and the text its target.
       prompt_field: the field of `model` that limits the tokens of a prompt.
+      reads_in_pieces: whether it has `empty_cache`, `read` and `logits`, so that several calls may read a prompt,
+        and its cache is a `KeyValueCache`, so that the keys and values of a prompt's beginning may be kept.
       branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; otherwise the
         context is read again for each continuation.
       warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
@@ -62,6 +67,7 @@ class Family(abc.ABC):
     writes: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     prompt_field: ClassVar[str] = "max_positions"
+    reads_in_pieces: ClassVar[bool] = False
     branches: ClassVar[bool] = False
     warm_part: ClassVar[str] = ""
 
@@ -195,6 +201,25 @@ class Family(abc.ABC):
         Args:
           going_B: bool; rows where it is False do not change, and their logits have no meaning.
         """
+
+    # --- The same in smaller steps, for families that read in pieces
+
+    def empty_cache(self, batch: int, slots: int) -> Cache:
+        """The cache of rows that have read nothing."""
+        raise NotImplementedError
+
+    def read(self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array) -> tuple[Any, jax.Array]:
+        """Reads the first num_new_B[b] ≤ T tokens in row b; the cache must have T free slots in every row.
+
+        Returns:
+          the cache, and x_BTD, which `logits` turns into the logits of the tokens that follow each token; it has no
+          meaning after the first num_new_B[b].
+        """
+        raise NotImplementedError
+
+    def logits(self, params: Any, x_BTD: jax.Array) -> jax.Array:
+        """Logits [B, T, V] in float32 from what `read` returns."""
+        raise NotImplementedError
 
 
 class ReadingFamily(Family):

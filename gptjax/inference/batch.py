@@ -1,0 +1,184 @@
+"""The texts that one model generates together: a row for each, on the device.
+
+The number of rows and of slots per row follow what is needed, in the few steps of `EngineShapes`, since a step costs
+time for every row and slot, whether in use or not. Each pair of the two has its program. They are all compiled by
+`warm_up`, which runs each once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from gptjax.inference.decode import DecodeState, arrange, decode, insert
+from gptjax.inference.generate import Generator
+from gptjax.inference.growing_text import GrowingText
+from gptjax.inference.shapes import EngineShapes, smallest
+from gptjax.parallel.distributed import fetch
+
+_PATIENCE = 16  # steps for which a smaller batch would have been enough before it is made smaller
+
+
+class Batch:
+    """Rows of texts. It belongs to the engine's thread."""
+
+    def __init__(self, generator: Generator, sizes: EngineShapes):
+        self.generator, self._sizes = generator, sizes
+        self._texts: list[GrowingText | None] = []  # of each row; None: it is free
+        self._state: Any = None
+        self._too_large_for = 0
+
+    @property
+    def texts(self) -> list[GrowingText]:
+        """Those in progress."""
+        return [text for text in self._texts if text is not None]
+
+    def place(self, row: DecodeState, text: GrowingText) -> None:
+        """Takes the row of a text that has its first token, unless the text has ended with it."""
+        if text.limit == 0:
+            text.end("length")
+        else:
+            _collect(text, *_fetched(row, text.request.params.logprobs), 0)
+        if text.finish_reason is not None:
+            return
+        slots = max(self._needed_slots(text, 0), row.cache.num_slots)
+        if self._state is not None:
+            slots = max(slots, self._state.cache.num_slots)
+        slots = smallest(self._sizes.slots, slots)
+        row = self._with_slots(row, slots)
+        if self._state is None:  # a copy, since the row's cache may be needed for another text of the same prompt
+            self._state, self._texts = arrange(row, np.zeros(1, np.int32), slots=slots), [text]
+            return
+        self._state = self._with_slots(self._state, slots)
+        if None not in self._texts:
+            self._resize_rows(smallest(self._sizes.rows, len(self._texts) + 1))
+        place = self._texts.index(None)
+        state, self._state = self._state, None  # it is donated
+        self._state = insert(state, row, np.int32(place))
+        self._texts[place] = text
+
+    def step(self, num_steps: int) -> int:
+        """Generates up to `num_steps` tokens in every row; returns the number of steps, which may be less.
+
+        Texts that end are taken out of their rows.
+        """
+        num_steps = min(num_steps, self._sizes.num_new, max(text.limit - text.num_tokens for text in self.texts))
+        self._fit(num_steps)
+        stop_B = np.array([text is None for text in self._texts])
+        state, self._state = self._state, None  # it is donated
+        generator = self.generator
+        self._state = decode(generator.family, generator.params, state, np.int32(num_steps), stop_B)
+        num_top = max((text.request.params.logprobs or 0 for text in self.texts), default=0)
+        written = _fetched(self._state, num_top)
+        for place, text in enumerate(self._texts):
+            if text is not None:
+                _collect(text, *written, place)
+        self.release()
+        return num_steps
+
+    def release(self) -> list[GrowingText]:
+        """Takes texts that have ended out of their rows, and returns them."""
+        ended = [text for text in self.texts if text.finish_reason is not None]
+        self._texts = [None if text is None or text.finish_reason is not None else text for text in self._texts]
+        if not self.texts:
+            self.clear()
+        return ended
+
+    def clear(self) -> None:
+        """Frees all rows, whatever has become of their state."""
+        self._state, self._texts, self._too_large_for = None, [], 0
+
+    def warm_up(self, row_of_slots: dict[int, DecodeState]) -> None:
+        """Runs all programs. row_of_slots: a started row for each number of slots, which is not changed."""
+        sizes, generator = self._sizes, self.generator
+        for slots, row in row_of_slots.items():
+            row = self._with_slots(row, slots)
+            state = row
+            for index, rows in enumerate(sizes.rows):
+                if index:
+                    order = np.arange(rows, dtype=np.int32)
+                    smaller, state = (
+                        state,
+                        arrange(state, np.where(order < sizes.rows[index - 1], order, -1), slots=slots),
+                    )
+                    arrange(state, np.zeros(len(smaller.done_B), np.int32), slots=slots)
+                for neighbor in _neighbors(sizes.slots, slots):
+                    arrange(state, np.arange(rows, dtype=np.int32), slots=neighbor)
+                if index:
+                    state = insert(state, row, np.int32(0))
+                stop_B = np.ones(rows, bool)
+                copy = arrange(state, np.arange(rows, dtype=np.int32), slots=slots)
+                _fetched(decode(generator.family, generator.params, copy, np.int32(1), stop_B), 1)
+
+    # --- Sizes
+
+    def _needed_slots(self, text: GrowingText, num_steps: int) -> int:
+        """The number of tokens that the row of a text has read after the next steps."""
+        own = len(text.request.prompt_tokens) if self.generator.family.continues else 1
+        return own + min(text.num_tokens - 1 + num_steps, text.limit - 1)
+
+    def _fit(self, num_steps: int) -> None:
+        """Makes the batch large enough for the next steps, or smaller if that would have been enough for some time."""
+        rows = smallest(self._sizes.rows, len(self.texts))
+        slots = smallest(self._sizes.slots, max(self._needed_slots(text, num_steps) for text in self.texts))
+        current = self._state.cache.num_slots
+        if slots > current:
+            self._state = self._with_slots(self._state, slots)
+        is_too_large = rows < len(self._texts) or slots < current
+        self._too_large_for = self._too_large_for + num_steps if is_too_large else 0
+        if self._too_large_for > _PATIENCE:
+            self._resize_rows(rows)
+            self._state = self._with_slots(self._state, slots)
+
+    def _resize_rows(self, rows: int) -> None:
+        """Moves the texts to a batch of `rows` rows, step by step over the sizes between."""
+        for size in _way(self._sizes.rows, len(self._texts), rows):
+            order = [place for place, text in enumerate(self._texts) if text is not None]
+            order += [-1] * (size - len(order))
+            texts = [None if place < 0 else self._texts[place] for place in order]
+            self._state = arrange(self._state, np.array(order, np.int32), slots=self._state.cache.num_slots)
+            self._texts = texts
+
+    def _with_slots(self, state: DecodeState, slots: int) -> DecodeState:
+        rows = np.arange(len(state.done_B), dtype=np.int32)
+        for size in _way(self._sizes.slots, state.cache.num_slots, slots):
+            state = arrange(state, rows, slots=size)
+        return state
+
+
+def _way(sizes: tuple[int, ...], start: int, end: int) -> list[int]:
+    """The sizes from one to another, without the first: only steps between neighbours are compiled."""
+    first, last = sizes.index(start), sizes.index(end)
+    return [sizes[i] for i in (range(first + 1, last + 1) if last > first else range(first - 1, last - 1, -1))]
+
+
+def _neighbors(sizes: tuple[int, ...], size: int) -> list[int]:
+    place = sizes.index(size)
+    return [sizes[i] for i in (place - 1, place + 1) if 0 <= i < len(sizes)]
+
+
+def _fetched(state: DecodeState, num_top: int | None) -> tuple[Any, ...]:
+    """The tokens of all rows, their log-probabilities and lengths, and, if a row wants them, the alternatives."""
+    alternatives = (state.top_tokens_BGA, state.top_logprobs_BGA) if num_top else ()
+    return fetch((state.tokens_BG, state.logprobs_BG, state.length_B, *alternatives))
+
+
+def _collect(text: GrowingText, tokens_BG: Any, logprobs_BG: Any, length_B: Any, *rest: Any) -> None:
+    """Adds the new tokens of a row to its text. The last argument is the row's place."""
+    *alternatives, row = rest
+    G = tokens_BG.shape[1]
+    num_top = text.request.params.logprobs or 0
+    for index in range(text.num_tokens, int(length_B[row])):
+        place, top = index % G, ()
+        if num_top:
+            tokens_A, logprobs_A = (x_BGA[row, place, :num_top].tolist() for x_BGA in alternatives)
+            top = tuple(zip(tokens_A, logprobs_A))  # type: ignore[assignment]
+        text.add(int(tokens_BG[row, place]), float(logprobs_BG[row, place]), top)
+
+
+def devices_of(generator: Generator) -> contextlib.AbstractContextManager:
+    """The mesh of the generator's parameters, for all calls of programs."""
+    return contextlib.nullcontext() if generator.mesh is None else jax.set_mesh(generator.mesh)

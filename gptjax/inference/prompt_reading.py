@@ -1,0 +1,155 @@
+"""Reads the prompt of one request, a piece at a time, so that the texts of other requests go on between the pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gptjax.inference import shapes
+from gptjax.inference.decode import DecodeState, empty_cache, prefill, read, score, start
+from gptjax.inference.generate import Generator
+from gptjax.inference.growing_text import GrowingText
+from gptjax.inference.prefix import PrefixCache
+from gptjax.inference.request import Request, TokenLogprob
+from gptjax.inference.request_sampling import make_request_sampling
+from gptjax.inference.sampling import make_sampling
+from gptjax.parallel.distributed import fetch
+
+
+class PromptReading:
+    """A prompt that is read, and then the rows of its texts.
+
+    Args:
+      generator: the model.
+      prefix: the kept blocks of other prompts; None: none are kept, or the family cannot read in pieces.
+      model_id: a part of the digests of blocks; models with different keys and values have different ones.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        sizes: shapes.EngineShapes,
+        request: Request,
+        prefix: PrefixCache | None,
+        model_id: bytes,
+    ):
+        self.generator, self._sizes, self.request = generator, sizes, request
+        self._tokens = request.prompt_tokens
+        self._slots = shapes.smallest(sizes.slots, len(self._tokens)) if generator.family.continues else sizes.slots[0]
+        self._prefix, self._chain = prefix, [] if prefix is None else prefix.chain(model_id, self._tokens)
+        self._cache: Any = None
+        self._last_BD: Any = None
+        self._num_read = 0
+        self._known = 0
+        self._logprobs: list[TokenLogprob | None] = [None]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the whole prompt has been read. A family that cannot read in pieces reads it for each text."""
+        return self._num_read == len(self._tokens) or not self.generator.family.reads_in_pieces
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether kept blocks may be used."""
+        return bool(self._chain) and self.request.params.prompt_logprobs is None
+
+    def advance(self) -> int:
+        """Reads the next piece, after what is known of the prompt; returns the length of the program that did."""
+        generator = self.generator
+        if self._cache is None:
+            self._begin()
+        T = self._sizes.piece_for(len(self._tokens) - self._num_read, self._slots - self._num_read)
+        piece = self._tokens[self._num_read : self._num_read + T]
+        tokens_1T = np.zeros((1, T), np.int32)
+        tokens_1T[0, : len(piece)] = piece
+        num_new_1 = np.array([len(piece)], np.int32)
+        cache, self._cache = self._cache, None  # it is donated
+        self._cache, x_1TD, self._last_BD = read(generator.family, generator.params, cache, tokens_1T, num_new_1)
+        if self.request.params.prompt_logprobs is not None:
+            self._score(x_1TD, len(piece))
+        self._num_read += len(piece)
+        return T
+
+    def warm_up(self) -> None:
+        """Runs all programs of this number of slots, except `start`, which may be called afterwards."""
+        generator, family = self.generator, self.generator.family
+        for T in self._sizes.pieces:
+            if T <= self._slots:
+                cache, tokens_1T = empty_cache(family, slots=self._slots), np.zeros((1, T), np.int32)
+                made = read(family, generator.params, cache, tokens_1T, np.ones(1, np.int32))
+                self._cache, x_1TD, self._last_BD = made
+                fetch(score(family, generator.params, x_1TD, tokens_1T))
+        if self._prefix is not None:
+            self._prefix.warm_up(self._cache)
+
+    def keep(self) -> None:
+        """Keeps the prompt's blocks for later prompts. To be called after a text has begun with finite logits."""
+        if self._prefix is not None and len(self._chain) > self._known:
+            self._prefix.keep(self._chain, self._cache)
+
+    def start(self, text: GrowingText) -> DecodeState:
+        """The row of a text, with its first token."""
+        generator, num_new = self.generator, self._sizes.num_new
+        slots = self._slots if generator.family.reads_in_pieces else self._source_slots
+        prompt_1T = np.zeros((1, slots), np.int32)
+        prompt_1T[0, : len(self._tokens)] = self._tokens
+        inputs = (
+            prompt_1T,
+            np.array([len(self._tokens)], np.int32),
+            np.array([text.limit], np.int32),
+            sampling_of(generator, text),
+            np.int32(-1),  # the end tokens are in the sampling
+        )
+        if not generator.family.reads_in_pieces:
+            options = dict(room=self._slots - 1, num_new=num_new, piece=slots)
+            return prefill(generator.family, generator.params, *inputs, **options)
+        return start(generator.family, generator.params, self._cache, self._last_BD, *inputs, num_new=num_new)
+
+    def finish(self) -> None:
+        """Hands the log-probabilities of the prompt to the request, if it asks for them."""
+        if self.request.params.prompt_logprobs is not None:
+            self.request.prompt_logprobs = self._logprobs
+
+    @property
+    def _source_slots(self) -> int:
+        return self.generator.config[self.generator.family.prompt_field] + 1
+
+    def _begin(self) -> None:
+        generator = self.generator
+        if self.looked_up and self._prefix is not None:
+            self._known = self._prefix.num_known(self._chain)
+        if self._known and self._prefix is not None:
+            self._cache = self._prefix.load(self._chain[: self._known], self._slots)
+            self._num_read = self.request.cached_tokens = self._known * shapes.BLOCK
+        else:
+            self._cache = empty_cache(generator.family, slots=self._slots)
+
+    def _score(self, x_1TD: Any, length: int) -> None:
+        """Adds the log-probabilities of the tokens that follow these."""
+        generator, T = self.generator, x_1TD.shape[1]
+        following = self._tokens[self._num_read + 1 : self._num_read + 1 + length]
+        next_1T = np.zeros((1, T), np.int32)
+        next_1T[0, : len(following)] = following
+        scored = fetch(score(generator.family, generator.params, x_1TD, next_1T))
+        logprobs_T, top_TA, top_logprobs_TA = (x[0].tolist() for x in scored)
+        num_top = self.request.params.prompt_logprobs
+        for place, token in enumerate(following):
+            top = tuple(zip(top_TA[place][:num_top], top_logprobs_TA[place][:num_top]))
+            self._logprobs.append(TokenLogprob(token, logprobs_T[place], top))
+
+
+def sampling_of(generator: Generator, text: GrowingText) -> Any:
+    """The `Sampling` of the row of a text."""
+    params = text.request.params
+    sampling = make_sampling(
+        [text.seed],
+        num_tokens=generator.tokenizer.vocab_size,
+        temperature=params.temperature,
+        top_k=max(params.top_k, 0),
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+    )
+    requested = make_request_sampling(params, text.end_ids)
+    return sampling.replace(requested=requested)  # type: ignore[attr-defined]
