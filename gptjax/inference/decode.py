@@ -119,7 +119,6 @@ def score(family: Family, params: Any, x_BTD: jax.Array, next_BT: jax.Array) -> 
 def start(
     family: Family,
     params: Any,
-    cache: Cache,
     x_BD: jax.Array,
     prompt_BT: jax.Array,
     prompt_length_B: jax.Array,
@@ -131,10 +130,13 @@ def start(
 ) -> DecodeState:
     """Draws the first token of rows whose prompts have been read: what `prefill` does after reading.
 
+    The result still lacks the cache, so that one program serves caches of all lengths.
+
     x_BD: from the last `read`. The other arguments are those of `prefill`.
     """
     logits_BV = family.logits(params, x_BD[:, None])[:, 0]
-    return _started(family, cache, logits_BV, prompt_BT, prompt_length_B, limit_B, sampling, eos_id, num_new=num_new)
+    prompt = prompt_BT, prompt_length_B
+    return _started(family, None, logits_BV, *prompt, limit_B, sampling, eos_id, num_new=num_new)
 
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
@@ -214,7 +216,7 @@ def generate(
 
 def _started(
     family: Family,
-    cache: Cache,
+    cache: Any,
     logits_BV: jax.Array,
     prompt_BT: jax.Array,
     prompt_length_B: jax.Array,

@@ -314,19 +314,21 @@ class Generator:
         Raises:
           ConfigError: the prompt is not text, has other ids than the model's, is empty or longer than the context.
         """
+        continues = self.family.continues
+        vocab_size = self.config.vocab_size if continues else self.config.source_vocab_size
         is_text = isinstance(prompt, str)
         if isinstance(prompt, str):
             check_text("prompt", prompt)
             text, tokens = prompt, self.source_tokenizer.encode(prompt)
         else:
-            tokens = [int(token) for token in prompt]
-            text = self.source_tokenizer.decode(tokens)
-        continues, own_tokens = self.family.continues, len(tokens)
-        begin = begin and (is_text or not tokens or not continues)
-        vocab_size = self.config.vocab_size if continues else self.config.source_vocab_size
+            text, tokens = "", [int(token) for token in prompt]
         if tokens and not 0 <= min(tokens) <= max(tokens) < vocab_size:
             extremes = f"{min(tokens)} to {max(tokens)}"
             raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {vocab_size - 1}")
+        if not is_text:  # padding of the vocabulary stands for no text
+            text = self.source_tokenizer.decode(id for id in tokens if id < self.source_tokenizer.vocab_size)
+        own_tokens = len(tokens)
+        begin = begin and (is_text or not tokens or not continues)
         if is_text:
             tokens += self.after_source
         tokens = self.family.framed(tokens, self.begin_id if begin else None, self.source_tokenizer.eos_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,9 @@ class PromptReading:
     def start(self, text: GrowingText) -> DecodeState:
         """The row of a text, with its first token."""
         generator, num_new = self.generator, self._sizes.num_new
-        slots = self._slots if generator.family.reads_in_pieces else self._source_slots
-        prompt_1T = np.zeros((1, slots), np.int32)
+        in_pieces = generator.family.reads_in_pieces
+        T = self._sizes.slots[-1] if in_pieces else generator.config[generator.family.prompt_field] + 1
+        prompt_1T = np.zeros((1, T), np.int32)
         prompt_1T[0, : len(self._tokens)] = self._tokens
         inputs = (
             prompt_1T,
@@ -101,19 +103,16 @@ class PromptReading:
             sampling_of(generator, text),
             np.int32(-1),  # the end tokens are in the sampling
         )
-        if not generator.family.reads_in_pieces:
-            options = dict(room=self._slots - 1, num_new=num_new, piece=slots)
+        if not in_pieces:
+            options = dict(room=self._slots - 1, num_new=num_new, piece=T)
             return prefill(generator.family, generator.params, *inputs, **options)
-        return start(generator.family, generator.params, self._cache, self._last_BD, *inputs, num_new=num_new)
+        row = start(generator.family, generator.params, self._last_BD, *inputs, num_new=num_new)
+        return replace(row, cache=self._cache)
 
     def finish(self) -> None:
         """Hands the log-probabilities of the prompt to the request, if it asks for them."""
         if self.request.params.prompt_logprobs is not None:
             self.request.prompt_logprobs = self._logprobs
-
-    @property
-    def _source_slots(self) -> int:
-        return self.generator.config[self.generator.family.prompt_field] + 1
 
     def _begin(self) -> None:
         generator = self.generator

@@ -1,0 +1,391 @@
+"""The engine: texts do not depend on neighbours, slots, pieces or kept prefixes, nothing recompiles, nothing hangs."""
+
+import dataclasses
+import threading
+
+import jax
+import numpy as np
+import pytest
+from random_models import TOKENIZER, logits_of, make_model
+from scipy.special import log_softmax
+
+from gptjax.config import ConfigError
+from gptjax.inference import batch as batches
+from gptjax.inference import engine as engines
+from gptjax.inference import prompt_reading, shapes
+from gptjax.inference.engine import Engine, EngineDown, QueueFull
+from gptjax.inference.generate import Generator
+from gptjax.inference.prefix import PrefixCache
+from gptjax.inference.sampling_params import SamplingParams
+
+CONTEXT = 48
+WAIT = 120.0  # seconds, after which a test fails instead of hanging
+COMPILED = []  # one entry per program that XLA has compiled
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, duration, **_: COMPILED.append(event) if "backend_compile" in event else None
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_shapes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "BLOCK", 8)
+        patch.setattr(shapes, "FEWEST_SLOTS", CONTEXT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return Generator(*make_model(), TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def engine(generator):
+    engine = Engine(generator, num_slots=3, piece=8, max_waiting=20)
+    engine.start()
+    yield engine
+    engine.close(drain=False)
+
+
+def alone(generator, prompt, params):
+    """The tokens that the generator gives for the request alone."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    (completion,) = generator.generate(
+        [prompt],
+        max_new_tokens=params.max_tokens,
+        seeds=params.seed,
+        stop=params.stop,
+        **{name: getattr(params, name) for name in names},
+    )
+    return completion
+
+
+PROMPTS = ["", "a", "def f(x): return", "zwölf", "0123456789 0123456789 0123456789", "this one is longer than them"]
+
+
+def requests():
+    """Requests of different lengths and settings, greedy ones and others, by turns."""
+    settings = [dict(temperature=0.0), dict(temperature=1.2, top_p=0.9), dict(top_k=20, repetition_penalty=1.3)]
+    for i in range(12):
+        prompt = PROMPTS[i % len(PROMPTS)]
+        yield prompt, SamplingParams(max_tokens=1 + 5 * i % 14, seed=i, min_p=0.01, **settings[i % 3])
+
+
+def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generator, engine):
+    expected = [alone(generator, *request) for request in requests()]
+    COMPILED.clear()
+    running = [
+        engine.submit(prompt, params, stream=bool(i % 2)) for i, (prompt, params) in enumerate(requests())
+    ]  # four times as many as slots
+    for request, completion in zip(running, expected):
+        events = list(request)
+        assert request.is_finished
+        assert "".join(event.text for event in events) == request.text == completion.text
+        ends = request.finish_reason == "stop"  # the token that ended it is not among its tokens
+        assert [id for event in events for id in event.token_ids] == completion.tokens[: -1 if ends else None]
+        assert request.finish_reason == {"eos": "stop", "max_new_tokens": "length"}[completion.finish_reason]
+        assert request.usage.completion_tokens == len(completion.tokens)
+        assert 0 <= request.timings.queued <= request.timings.time_to_first_token <= request.timings.total
+    assert not COMPILED
+    assert engine.metrics.slots_in_use == 0
+
+
+def test_the_batch_grows_and_shrinks_without_changing_texts_or_compiling(generator, monkeypatch):
+    monkeypatch.setattr(shapes, "FEWEST_SLOTS", 24)
+    monkeypatch.setattr(batches, "_PATIENCE", 2)
+    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    engine = Engine(generator, num_slots=3, piece=8)
+    assert (engine._sizes.rows, engine._sizes.slots) == ((1, 3), (24, 48))
+    engine.start()
+    sizes, fit = [], batches.Batch._fit
+
+    def watched(batch, num_steps):
+        fit(batch, num_steps)
+        sizes.append((len(batch._texts), batch._state.cache.num_slots))
+
+    monkeypatch.setattr(batches.Batch, "_fit", watched)
+    COMPILED.clear()
+    asked = [("b", SamplingParams(max_tokens=18, seed=1)), ("abc" * 9, SamplingParams(max_tokens=9, seed=2))]
+    asked += [("ab", SamplingParams(max_tokens=40, seed=3, ignore_eos=True))]
+    texts = [request.result(WAIT).text for request in [engine.submit(*each) for each in (*asked, *asked[:2])]]
+    texts += [engine.submit(*asked[0]).result(WAIT).text]
+    assert not COMPILED
+    engine.close()
+    assert set(sizes) >= {(1, 24), (3, 48), (1, 48)}
+    no_end = Generator(*make_model(), TOKENIZER, begin_id=TOKENIZER.eos_id, end_id=-1)
+    expected = [alone(each, *one).text for each, one in zip((generator, generator, no_end), asked)]
+    assert texts == [*expected, *expected[:2], expected[0]]
+
+
+def test_a_kept_prefix_changes_nothing_and_is_counted(generator, engine):
+    prefix = "Once upon a time, there was a"
+    params = SamplingParams(max_tokens=6, seed=3)
+    hits = engine.metrics.prefix_hits
+    first, again, longer, other = (
+        engine.submit(prompt, params).result(WAIT) for prompt in (prefix, prefix, prefix + " king", "x" + prefix)
+    )
+    full = len(prefix) // 8 * 8  # with the begin token, 30 tokens are three full blocks of 8, and the last one is read
+    assert [r.usage.cached_tokens for r in (first, again, longer, other)] == [0, full, full, 0]
+    assert engine.metrics.prefix_hits == hits + 2
+    for request, prompt in zip((first, again, longer, other), (prefix, prefix, prefix + " king", "x" + prefix)):
+        assert request.text == alone(generator, prompt, params).text
+
+
+def test_the_blocks_used_longest_ago_are_replaced():
+    config = make_model(num_layers=1)[1].model
+    kept = PrefixCache(config, num_blocks=4)
+
+    def row_of(fill, blocks):
+        cache = kept.load([], slots=32)
+        return jax.tree.map(lambda x: 0 * x + fill if x.ndim == 4 else x + 8 * blocks, cache)
+
+    chains = {name: kept.chain(b"", [ord(name)] * 17) for name in "abc"}
+    assert [len(chain) for chain in chains.values()] == [2, 2, 2]
+    kept.keep(chains["a"], row_of(1.0, 2))
+    kept.keep(chains["b"], row_of(2.0, 2))
+    kept.load(chains["a"], 32)  # now b was used longest ago
+    kept.keep(chains["c"], row_of(3.0, 2))
+    assert [kept.num_known(chains[name]) for name in "abc"] == [2, 0, 2]
+    for name, fill in (("a", 1.0), ("c", 3.0)):
+        row = kept.load(chains[name], 32)
+        assert row.lengths_B.tolist() == [16]
+        assert (np.asarray(row.keys[0][:, :, :16]) == fill).all()
+    long = kept.chain(b"", list(range(60)))
+    kept.keep(long, kept.load([], slots=64))
+    assert kept.num_known(long) == 4, "the beginning of a chain is kept if there is not room for all"
+    assert kept.num_known(kept.chain(b"another model", list(range(60)))) == 0
+
+
+def test_logprobs_of_prompt_and_text_are_the_models_own(engine):
+    params, config = make_model()
+    asked = SamplingParams(max_tokens=5, seed=2, temperature=1.5, logprobs=3, prompt_logprobs=2)
+    prompt = "log-probabilities"
+    request = engine.submit(prompt, asked).result(WAIT)
+    tokens = [*request.prompt_tokens, *request.outputs[0].token_ids]
+    logprobs_TV = log_softmax(logits_of(params, config, tokens), axis=-1)
+    given = [*request.prompt_logprobs[1:], *request.outputs[0].logprobs]
+    assert request.prompt_logprobs[0] is None
+    assert len(given) == len(tokens) - 1
+    for place, (token, entry) in enumerate(zip(tokens[1:], given)):
+        num_top = 2 if place + 1 < len(request.prompt_tokens) else 3
+        assert entry.token_id == token
+        np.testing.assert_allclose(entry.logprob, logprobs_TV[place, token], atol=1e-4)
+        best = np.argsort(-logprobs_TV[place])[:num_top]
+        assert [id for id, _ in entry.top] == best.tolist()
+        np.testing.assert_allclose([x for _, x in entry.top], logprobs_TV[place, best], atol=1e-4)
+    only_prompt = engine.submit(prompt, SamplingParams(max_tokens=0, prompt_logprobs=0)).result(WAIT)
+    assert [entry.logprob for entry in only_prompt.prompt_logprobs[1:]] == [
+        entry.logprob for entry in request.prompt_logprobs[1:]
+    ]
+    assert (only_prompt.text, only_prompt.finish_reason, only_prompt.usage.completion_tokens) == ("", "length", 0)
+
+
+def test_penalties_biases_and_the_minimum_act_as_they_are_defined(engine):
+    """Beside a loop over whole forward passes with NumPy."""
+    params, config = make_model()
+    prompt = "abcabc"
+    free = engine.submit(prompt, SamplingParams(max_tokens=12, temperature=0.0)).result(WAIT).outputs[0].token_ids
+    banned = free[2]
+    for settings in (
+        dict(presence_penalty=2.0),
+        dict(frequency_penalty=1.5, presence_penalty=-0.5),
+        dict(logit_bias={banned: -100, free[0]: 3.0}, repetition_penalty=1.2),
+        dict(min_tokens=7, stop_token_ids=[banned]),
+    ):
+        asked = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True, **settings)
+        request = engine.submit(prompt, asked).result(WAIT)
+        tokens = list(request.prompt_tokens)
+        for _ in range(12):
+            logits = logits_of(params, config, tokens)[-1].astype(np.float64)
+            own = tokens[len(request.prompt_tokens) :]
+            for token, bias in asked.logit_bias.items():
+                logits[token] += bias
+            if len(own) < asked.min_tokens:
+                logits[list(asked.stop_token_ids)] = -np.inf
+            for token in set(tokens):
+                penalty = asked.repetition_penalty
+                logits[token] *= 1 / penalty if logits[token] > 0 else penalty
+            for token in set(own):
+                logits[token] -= asked.presence_penalty + asked.frequency_penalty * own.count(token)
+            tokens.append(int(logits[: TOKENIZER.vocab_size].argmax()))
+            if tokens[-1] in asked.stop_token_ids:
+                break
+        own = tokens[len(request.prompt_tokens) :]
+        assert request.outputs[0].token_ids == [token for token in own if token not in asked.stop_token_ids], settings
+        assert own != free
+
+
+def test_a_text_ends_at_stop_strings_and_stop_tokens_wherever_they_fall(generator, engine):
+    free = alone(generator, "seed", SamplingParams(max_tokens=30, seed=11))
+    at = next(i for i in range(6, len(free.text) - 3) if free.text.find(free.text[i : i + 3]) == i)
+    stop = free.text[at : at + 3]
+    params = SamplingParams(max_tokens=30, seed=11, stop=["never there", stop])
+    request = engine.submit("seed", params)
+    pieces = [event.text for event in request]
+    assert "".join(pieces) == request.text == free.text[:at]
+    assert (request.finish_reason, request.outputs[0].stop_reason) == ("stop", stop)
+    token = free.tokens[9]
+    asked = SamplingParams(max_tokens=30, seed=11, stop_token_ids=[token])
+    request = engine.submit("seed", asked).result(WAIT)
+    assert request.outputs[0].token_ids == free.tokens[: free.tokens.index(token)]
+    assert (request.finish_reason, request.outputs[0].stop_reason) == ("stop", token)
+
+
+def test_the_texts_of_one_request_have_their_own_seeds(generator, engine):
+    params = SamplingParams(n=5, max_tokens=8, seed=20)  # more than there are slots
+    request = engine.submit("several", params)
+    reasons = [event.index for event in request if event.finish_reason]
+    assert sorted(reasons) == [0, 1, 2, 3, 4]
+    for i, output in enumerate(request.outputs):
+        assert output.text == alone(generator, "several", dataclasses.replace(params, n=1, seed=20 + i)).text
+    assert engine.submit("several", SamplingParams(max_tokens=1)).seed != engine.submit("", SamplingParams()).seed
+
+
+def test_cancelled_requests_end_at_once_and_free_their_slots(engine):
+    long = SamplingParams(max_tokens=40, ignore_eos=True)
+    held = threading.Event()
+    running = [engine.submit("a", long, listener=lambda event: held.wait(WAIT)) for _ in range(2)]
+    waiting = [engine.submit("b", long) for _ in range(3)]
+    for request in (*running, waiting[1]):
+        request.cancel()
+    held.set()
+    assert [request.result(WAIT).finish_reason for request in (*running, waiting[1])] == ["cancelled"] * 3
+    assert waiting[1].usage.completion_tokens == 0
+    assert [request.result(WAIT).finish_reason for request in (waiting[0], waiting[2])] == ["length"] * 2
+    running[0].cancel()  # does nothing
+    assert engine.submit("c", SamplingParams(max_tokens=2)).result(WAIT).is_finished
+
+
+def test_a_full_queue_refuses_at_once(engine):
+    held = threading.Event()
+    blocker = engine.submit("a", SamplingParams(max_tokens=4, ignore_eos=True), listener=lambda event: held.wait(WAIT))
+    taken = []
+    with pytest.raises(QueueFull, match="20 requests are waiting"):
+        for _ in range(30):
+            taken.append(engine.submit("b", SamplingParams(max_tokens=1)))
+    held.set()
+    assert all(request.result(WAIT).finish_reason in ("stop", "length") for request in (blocker, *taken))
+    assert engine.metrics.requests_refused == 1
+
+
+def test_requests_that_cannot_be_are_refused_with_the_reason(engine):
+    for prompt, params, message in (
+        ("x" * CONTEXT, SamplingParams(), f"{CONTEXT + 1} tokens"),
+        ([10**6], SamplingParams(), "prompt = token ids from 1000000"),
+        ("a", SamplingParams(stop_token_ids=[500]), f"stop_token_ids = 500: must be below {TOKENIZER.vocab_size}"),
+        ("a", SamplingParams(logit_bias={500: 1}), "logit_bias = 500"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            engine.submit(prompt, params)
+    with pytest.raises(ConfigError, match=r"adapter = 'poems': expected one of \(none\)"):
+        engine.submit("a", adapter="poems")
+    with pytest.raises(ConfigError, match="num_slots = 0: must be at least 1"):
+        Engine(engine.generator, num_slots=0)
+
+
+def test_a_failed_step_ends_its_requests_and_the_engine_goes_on(generator, engine, monkeypatch):
+    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    step = batches.Batch.step
+    calls = []
+
+    def broken(batch, num_steps):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("device lost")
+        return step(batch, num_steps)
+
+    monkeypatch.setattr(batches.Batch, "step", broken)
+    params = SamplingParams(max_tokens=30, seed=1, ignore_eos=True)
+    request = engine.submit("abc", params)
+    *_, last = request
+    assert last.finish_reason == "error" and "device lost" in request.error
+    monkeypatch.setattr(prompt_reading, "read", None)
+    unread = engine.submit("abc", params).result(WAIT)
+    assert unread.finish_reason == "error" and "not callable" in unread.error
+    monkeypatch.undo()
+    params = SamplingParams(max_tokens=9, seed=1)
+    assert engine.submit("abc", params).result(WAIT).text == alone(generator, "abc", params).text
+
+
+def test_logits_that_are_not_finite_end_only_their_own_text():
+    """The model continues 'a' with 'b', after which logits are NaN, and 'c' with 'c' forever."""
+    params, config = make_model(position="none", tied_embeddings=False)  # of the shape of the other tests' but one
+    a, b, c = TOKENIZER.encode("abc")
+    params = jax.tree.map(np.zeros_like, params)
+    params["final_norm"]["scale"] += 1.0
+    params["embedding"][a, 0] = params["embedding"][c, 1] = 1.0
+    params["head"][0, b] = params["head"][1, c] = 1.0
+    params["embedding"][b] = np.nan
+    engine = Engine(Generator(params, config, TOKENIZER), num_slots=3, piece=8)
+    engine.metrics.is_up = True  # without `warm_up`, since not all programs are needed
+    engine._thread = threading.Thread(target=engine._run, daemon=True)
+    good = engine.submit("c", SamplingParams(max_tokens=9, temperature=0.0))
+    bad = engine.submit("a", SamplingParams(max_tokens=9, temperature=0.0))
+    worse = engine.submit("b", SamplingParams(max_tokens=9, temperature=0.0))
+    engine._thread.start()
+    assert good.result(WAIT).text == "c" * 9
+    for request, text in ((bad, "b"), (worse, "")):
+        assert request.result(WAIT).finish_reason == "error"
+        assert (request.text, "not finite" in request.error) == (text, True)
+    engine.close()
+
+
+def test_an_engine_that_is_closed_finishes_or_cancels_and_takes_no_more(generator, monkeypatch):
+    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    for drain, reason in ((True, "length"), (False, "cancelled")):
+        engine = Engine(generator, num_slots=3, piece=8)
+        with pytest.raises(EngineDown, match="does not run"):
+            engine.submit("a")
+        engine.start()
+        held = threading.Event()
+        params = SamplingParams(max_tokens=30, ignore_eos=True)
+        running = [engine.submit("a", params, listener=lambda event, held=held: held.wait(WAIT)) for _ in range(5)]
+        closing = threading.Thread(target=engine.close, args=[drain])
+        closing.start()
+        while not engine._closing:
+            pass
+        held.set()
+        closing.join(WAIT)
+        assert [request.result(WAIT).finish_reason for request in running] == [reason] * 5
+        with pytest.raises(EngineDown):
+            engine.submit("a")
+
+
+def test_an_engine_whose_steps_keep_failing_is_down_and_leaves_nobody_waiting(generator, monkeypatch):
+    engine = Engine(generator, num_slots=1, piece=8)
+    engine.start()
+    monkeypatch.setattr(prompt_reading, "read", None)
+    taken = []
+    with pytest.raises(EngineDown):
+        for _ in range(100):
+            taken.append(engine.submit("a"))
+            if len(taken) % 8 == 0:
+                taken[-1].result(WAIT)
+    assert {request.result(WAIT).finish_reason for request in taken} == {"error"}
+    assert not engine.metrics.is_up
+    engine.close()
+
+
+def test_adapters_have_their_own_texts_and_prefixes_and_compile_nothing(generator, engine):
+    params, config = make_model()
+    others = [Generator(jax.tree.map(lambda x, by=by: x * by, params), config, TOKENIZER) for by in (1.1, 0.9)]
+    COMPILED.clear()
+    engine.add_adapter("poems", others[0])
+    engine.add_adapter("letters", others[1])
+    with pytest.raises(ConfigError, match="adapter = 'poems': is loaded already"):
+        engine.add_adapter("poems", others[0])
+    settings = SamplingParams(max_tokens=8, seed=4)
+    prompt = "the same beginning of a text"
+    names = (None, "poems", "letters") * 2
+    running = [engine.submit(prompt, settings, adapter=name) for name in names]
+    texts = [request.result(WAIT).text for request in running]
+    assert not COMPILED
+    assert texts == [alone(each, prompt, settings).text for each in (generator, *others)] * 2
+    assert len(set(texts)) == 3
+    engine.remove_adapter("poems")
+    with pytest.raises(ConfigError, match="expected one of letters"):
+        engine.submit(prompt, settings, adapter="poems")
+    engine.remove_adapter("letters")
+    wider = Generator(*make_model(num_layers=1), TOKENIZER)
+    with pytest.raises(ConfigError, match="its model is not the engine's"):
+        engine.add_adapter("wider", wider)
