@@ -103,7 +103,7 @@ def card(
             Section("model", "Model and tokenizer", model_blocks(facts)),
             Section("data", "Training data", data_blocks(facts)),
             Section("settings", "Training settings", settings_blocks(facts)),
-            Section("cost", "Hardware, time, energy and cost", cost_blocks(facts.effort)),
+            Section("cost", "Hardware, time, energy and cost", cost_blocks(facts)),
             Section("reproduce", "How to reproduce it", reproduce_blocks(facts)),
         ),
         made,

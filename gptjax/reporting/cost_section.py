@@ -5,10 +5,12 @@ from __future__ import annotations
 from gptjax.formatting import bytes_text, count_text, duration_text
 from gptjax.reporting.document import Block, Facts, Paragraph, plain
 from gptjax.reporting.effort import Effort
+from gptjax.reporting.facts import RunFacts
 from gptjax.reporting.summary import devices_text, energy_text, flops_text
 
 
-def cost_blocks(effort: Effort) -> tuple[Block, ...]:
+def cost_blocks(facts: RunFacts) -> tuple[Block, ...]:
+    effort = facts.effort
     hardware = effort.hardware
     rows: list[tuple[str, str, str]] = []
     if hardware:
@@ -55,8 +57,9 @@ def cost_blocks(effort: Effort) -> tuple[Block, ...]:
     return (
         Facts(tuple((name, plain(value), plain(remark)) for name, value, remark in rows)),
         Paragraph(
-            "Energy and cost count the devices during this run alone: no other hardware, no cooling, no preparation of "
-            "data, and no earlier attempts."
+            "Time, energy and cost count the devices during this run alone: no other hardware, no cooling, no "
+            f"preparation of data, {'not the runs that it started or learned from, ' if facts.origins else ''}and no "
+            "earlier attempts."
         ),
     )
 

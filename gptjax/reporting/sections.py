@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+from gptjax.config import ConfigError
 from gptjax.formatting import count_text, counted
 from gptjax.reporting.cost_section import cost_blocks
 from gptjax.reporting.data_section import data_blocks
@@ -16,8 +19,10 @@ from gptjax.reporting.kinds import family_words, kind_of
 from gptjax.reporting.samples import sample_blocks
 from gptjax.reporting.settings import reproduce_blocks, settings_blocks
 from gptjax.reporting.summary import lead, limits
-from gptjax.reporting.tables import table
+from gptjax.reporting.tables import shown, table
 from gptjax.reporting.training_section import training_blocks
+from gptjax.training.comparison import read_runs
+from gptjax.training.comparison import table as comparison_table
 
 
 def report_of(
@@ -41,7 +46,7 @@ def report_of(
         Section("training", "Course of training", training_blocks(facts)),
         Section("samples", "Samples", sample_blocks(facts.config, facts.run.folder, samples, rule)),
         Section("model", "Model and tokenizer", model_blocks(facts)),
-        Section("cost", "Hardware, time, energy and cost", cost_blocks(facts.effort)),
+        Section("cost", "Hardware, time, energy and cost", cost_blocks(facts)),
         Section("data", "Training data", data_blocks(facts)),
         Section("limits", "Intended use and limits", limits(facts)),
         Section("load", "How to load it", (*loading, *load_blocks(facts))),
@@ -97,7 +102,21 @@ def model_blocks(facts: RunFacts) -> tuple[Block, ...]:
         rows.append(("tokenizer", f"{own.kind}, {own.vocab_size:,} tokens", restores))
         rows.append(("control tokens", " ".join(own.controls), ""))
         rows.append(("tokenizer's hash", own.hash, ""))
-    return (Facts(tuple((plain(name), plain(value), plain(remark)) for name, value, remark in rows)),)
+    return (Facts(tuple((plain(name), plain(value), plain(remark)) for name, value, remark in rows)), *_origins(facts))
+
+
+def _origins(facts: RunFacts) -> list[Block]:
+    """What the runs that this run started from or learned from record of themselves, if they are still here."""
+    blocks: list[Block] = []
+    for field, name in facts.origins.items():
+        try:
+            origin = read_runs([Path(facts.config.training[field])])
+            blocks.append(
+                dataclasses.replace(shown(comparison_table(origin)), caption=f"{ORIGINS[field]}: {plain(name)}")
+            )
+        except (ConfigError, OSError):
+            blocks.append(Paragraph(f"The folder of {plain(name)}, {ORIGINS[field]}, cannot be read here any more."))
+    return blocks
 
 
 def load_blocks(facts: RunFacts) -> tuple[Block, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.evaluation.scores import LOSS
+from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
 from gptjax.reporting.curves import Line, drawn
 from gptjax.reporting.document import Block, Figure, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
@@ -105,10 +105,13 @@ def _own_metrics(facts: RunFacts) -> list[str]:
         "train/chosen_reward",
         "train/rejected_reward",
     }
+    objective = OBJECTIVES.get(facts.config.training.objective)
+    scores = {score.name for score in objective.scores} if objective else set()
+    shown |= {LOSS.name, PERPLEXITY.name, BITS_PER_BYTE.name, "validation/margin"}
     names: dict[str, int] = {}
     for row in facts.rows:
         for name, value in row.items():
-            own = name.startswith(("train/", "tasks/")) or name in ("validation/accuracy", "validation/reward")
+            own = name.startswith(("train/", "tasks/")) or name in scores
             if own and name not in shown and isinstance(value, int | float) and not isinstance(value, bool):
                 names[name] = names.get(name, 0) + 1
     return [name for name, count in names.items() if count > 1]

@@ -45,6 +45,7 @@ WORDS = {  # labels of metrics, with their units
 }
 ROUTER_SHARES = {"expert_drops": "choices dropped", "experts_unused": "experts that no token chose"}
 MOST_LAYERS = 8  # layers whose experts are drawn
+AT_ONCE = 4096  # windows whose medians are computed together
 FEW_POINTS = 20  # up to this many points are drawn without smoothing
 
 
@@ -256,9 +257,13 @@ def smooth(y: np.ndarray, reach: int) -> np.ndarray:
     """
     result = np.full(len(y), np.nan)
     finite = np.flatnonzero(np.isfinite(y))
-    values = y[finite]
-    for i in range(reach, len(finite) - reach):
-        result[finite[i]] = np.median(values[i - reach : i + reach + 1])
+    values, length = y[finite], 2 * reach + 1
+    if len(values) < length:
+        return result
+    windows = np.lib.stride_tricks.sliding_window_view(values, length)
+    for start in range(0, len(windows), AT_ONCE):  # a block at a time, since a median copies its windows
+        block = windows[start : start + AT_ONCE]
+        result[finite[start + reach : start + reach + len(block)]] = np.median(block, axis=1)
     return result
 
 
