@@ -224,7 +224,7 @@ SHORT_FORMS = {
 
 LATER_FIELDS = (
     *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
-    *("split.test_fraction", "split.test_documents", "template"),
+    *("split.test_fraction", "split.test_documents", "template", "least_failures"),
 )
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core busy

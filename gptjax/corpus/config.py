@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -33,6 +33,7 @@ BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
     *("source_sample", "source_tokenizer", "encode"),
 )
 PLACES = ("extract", "select", "copies")  # the stages that a user's stage may follow
+NOTHING: Mapping[str, Any] = {}
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -171,15 +172,19 @@ def _check_members(field: str, given: Any, kind: Any) -> None:
         check_fields({field: one}, {field: one})
 
 
-def _validate_parts(field: str, given: Any, made_by: Callable[..., ConfigDict], optional: Sequence[str] = ()) -> None:
+def _validate_parts(
+    field: str, given: Any, made_by: Callable[..., ConfigDict], optional: Mapping[str, Any] = NOTHING
+) -> None:
     """Checks what sources and evaluation sets have in common.
 
-    optional: the names of fields that may be missing.
+    optional: fields that may be missing → a value of their type.
     """
     for number, one in enumerate(given, 1):
         if not isinstance(one, ConfigDict | FrozenConfigDict):
             raise ConfigError(f"{field}: {one!r} is not allowed: make each with {made_by.__name__}(…)")
-        reference = made_by(name="", kind="", path="", **{name: " " for name in optional if name in one})
+        reference = made_by(
+            name="", kind="", path="", **{name: value for name, value in optional.items() if name in one}
+        )
         try:
             check_fields(*({name: part[name] for name in part if name != "options"} for part in (one, reference)))
         except ConfigError as error:
@@ -247,13 +252,15 @@ def _validate_stages(given: Any) -> None:
 def _validate_sources(given: Any) -> None:
     if not given:
         raise ConfigError("sources: must not be empty; set config.sources = (source(name=…, kind=…, path=…), …)")
-    _validate_parts("sources", given, source, optional=("given_split",))
+    _validate_parts("sources", given, source, optional={"given_split": " ", "max_failure_share": 0.5})
     for one in given:
         if one.get("given_split", "") not in ("", *SPLITS):
             raise ConfigError(
                 f"sources: {one.name}: given_split = {one.given_split!r}: expected one of {', '.join(SPLITS)}, or '' "
                 "where the split is drawn"
             )
+        if not 0 <= one.get("max_failure_share", 0) <= 1:
+            raise ConfigError(f"sources: {one.name}: max_failure_share = {one.max_failure_share!r}: must be in [0, 1]")
         if not 0 <= one.weight < 1000:
             raise ConfigError(f"sources: {one.name}: weight = {one.weight!r}: must be in [0, 1000)")
         try:

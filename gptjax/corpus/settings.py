@@ -21,6 +21,8 @@ class DuplicateSettings(Section):
     # near: number of MinHash's hash functions; beyond the limit, choosing bands would take longer than hashing
     permutations: Annotated[Count, at_most(1 << 16)] = 128
     verify: bool = True  # near: compare candidates exactly, by all their shingles
+    # near, verified: a document goes if it resembles one that is kept, or any that a chain of copies leads to
+    resembling: Literal["kept", "chain"] = "kept"
     scope: Literal["global", "source"] = "global"  # source: compare only documents of the same source
     earlier: tuple[str, ...] = ()  # prepared folders: drop documents that are copies of documents in them
     memory_megabytes: Count = 512  # for finding equal keys; the rest goes to disk
@@ -87,7 +89,7 @@ class Settings(Section):
     shard_megabytes: Count = 128  # of text per task; limits memory, and the work lost when a worker is killed
     max_document_megabytes: Positive = 4.0  # longer documents are cut between paragraphs
     max_failure_share: UpToOne = (
-        0.5  # share of a source's documents and files that may be unreadable (source(…) has its own)
+        0.5  # share of a source's documents and files that may be unreadable; a source may have its own
     )
     least_failures: Natural = 20  # a source with fewer unreadable documents and files does not end the run
     # conversations: what is written around messages: chatml | turns | alpaca | a JSON file of your own

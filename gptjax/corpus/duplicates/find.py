@@ -21,6 +21,7 @@ from gptjax.corpus.duplicates.sketch import Sketch
 from gptjax.corpus.duplicates.verify import SetFolder, jaccard, unique_shingles, write_sets
 
 SCOPES = ("global", "source")
+RESEMBLING = ("kept", "chain")
 EDGES_AT_ONCE = 1 << 13  # compared in one call
 
 KINDS = ("kept", "exact", "near")
@@ -47,6 +48,9 @@ class Search:
       scope: 'global', or 'source': only documents of one source are compared.
       sources: names in order of precedence; those not named come after them, by name.
       verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
+      resembling: 'kept': of a cluster, a document goes only if it is similar to one that stays, so several may stay;
+        'chain': only the representative stays, however little the other end of a chain of copies resembles it. Without
+        verification it is always 'chain'.
       memory_megabytes: for the join of keys, in addition to about 60 bytes per document.
     """
 
@@ -54,6 +58,7 @@ class Search:
     scope: str = "global"
     sources: tuple[str, ...] = ()
     verify: bool = True
+    resembling: str = "kept"
     memory_megabytes: int = 512
 
     def __post_init__(self) -> None:
@@ -61,6 +66,8 @@ class Search:
             raise ConfigError(f"duplicates.threshold = {self.threshold}: must be in (0, 1]")
         if self.scope not in SCOPES:
             raise ConfigError(f"duplicates.scope = {self.scope!r}: expected one of {', '.join(SCOPES)}")
+        if self.resembling not in RESEMBLING:
+            raise ConfigError(f"duplicates.resembling = {self.resembling!r}: expected one of {', '.join(RESEMBLING)}")
         if self.memory_megabytes < 1:
             raise ConfigError(f"duplicates.memory_megabytes = {self.memory_megabytes}: must be at least 1")
 
@@ -106,6 +113,8 @@ def find_duplicates(
     with tempfile.TemporaryDirectory(prefix="sets-", dir=folder) as sets:
         near = candidates[_compare(candidates, nodes, search.threshold, Path(sets), parallel) >= search.threshold]
         cluster = components(np.concatenate([*fixed, near]), len(nodes))
+        if search.resembling == "kept":
+            cluster = _around_kept(cluster, leaders, nodes, search.threshold, Path(sets), parallel)
         # An exact copy is as similar to the representative as the one that was compared in its place.
         new = slice(nodes.first_new, None)
         pairs, pair_of_node = np.unique(pack(cluster[new], leaders[new]), return_inverse=True)
@@ -144,6 +153,30 @@ def components(edges: np.ndarray, nodes: int) -> np.ndarray:
     np.minimum.at(least, labels, members)
     found[members] = least[labels]
     return found
+
+
+def _around_kept(
+    cluster: np.ndarray, leaders: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable
+) -> np.ndarray:
+    """uint32 [nodes]: the node that stays in each node's place, which is similar to it.
+
+    Of each component, the first node stays, and all go that are similar to it; then the same for those that are left.
+
+    Args:
+      cluster: the smallest node of each node's component. leaders: the first of each node's exact copies.
+    """
+    found = np.where(leaders == np.arange(len(nodes)), np.arange(len(nodes)), leaders).astype(np.uint32)
+    linked = np.bincount(cluster, minlength=len(nodes))[cluster] > 1
+    left = np.flatnonzero(linked & (found == np.arange(len(nodes))))
+    left = left[np.argsort(cluster[left], kind="stable")]
+    while len(left):
+        _, first, which = np.unique(cluster[left], return_index=True, return_inverse=True)
+        kept = left[first][which]  # ascending within a component, so its first
+        others = left != kept
+        similar = _compare(pack(kept[others], left[others]), nodes, threshold, sets, parallel) >= threshold
+        found[left[others][similar]] = kept[others][similar]
+        left = left[others][~similar]
+    return found[found]  # an exact copy follows the node that it is a copy of
 
 
 def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:

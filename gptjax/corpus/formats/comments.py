@@ -1,4 +1,4 @@
-"""The opening comment of a source file: what stands before its first line of code."""
+"""The opening comment of a source file, what stands before its first line of code, and the licence header in it."""
 
 from __future__ import annotations
 
@@ -33,3 +33,60 @@ def _length(lines: list[str]) -> int:
         elif line and not line.lower().startswith(_LINE_MARKS):
             return number
     return len(lines)
+
+
+_OF_A_LICENSE = re.compile(
+    r"copyright|\(c\) ?\d{4}|©|spdx-|licen[sc]ed? (?:under|to|from)|permission is hereby|redistribution and use|"
+    r"all rights reserved|(?:general public|apache|mit|bsd|mozilla public) licen[sc]e|licen[sc]e agreement",
+    re.IGNORECASE,
+)
+_OPENS_A_LICENSE = 400  # characters of a comment in which a licence header shows that it is one
+_STAYS = re.compile(
+    r"#!|.*coding[:=]|<\?|<!doctype|package \w|\{?/?\*? ?@|//go:|"
+    r"# *(?:frozen|type:|pylint|ruff|flake8)",
+    re.I,
+)
+
+
+def without_license_header(text: str) -> str:
+    """A source file without the comments at its beginning that only say who holds the copyright and on which terms.
+
+    A docstring stays, as do the lines that a program reads, such as #! and encodings.
+    """
+    lines = text.split("\n")
+    kept: list[str] = []
+    place, end = 0, _length(lines)
+    while place < end:
+        line = lines[place].strip()
+        if not line or _STAYS.match(line):
+            kept.append(lines[place])
+            place += 1
+            continue
+        after = _after_comment(lines, place, end)
+        comment = "\n".join(lines[place:after])
+        if line.startswith(('"', "'")) or not _OF_A_LICENSE.search(comment[:_OPENS_A_LICENSE]):
+            break
+        place = after
+    else:
+        place = end
+    if place == 0 or len(kept) == place:
+        return text
+    left = [*kept, *lines[place:]]
+    first = next((number for number, line in enumerate(left) if line.strip()), 0)
+    return "\n".join(left[first:])
+
+
+def _after_comment(lines: list[str], place: int, end: int) -> int:
+    """The line after the comment that begins at a line: a block, or lines with the same kind of mark."""
+    line = lines[place].strip()
+    opened = max((mark for mark in _BLOCKS if line.startswith(mark)), key=len, default="")
+    if opened:
+        closing, rest = _BLOCKS[opened], line[len(opened) :]
+        while closing not in rest and place + 1 < end:
+            place += 1
+            rest = lines[place]
+        return place + 1
+    mark = line[:1]
+    while place < end and lines[place].strip()[:1] == mark and not _STAYS.match(lines[place].strip()):
+        place += 1
+    return place

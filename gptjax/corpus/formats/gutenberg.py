@@ -5,17 +5,27 @@ from __future__ import annotations
 import re
 
 _HEADER_REACH = 60_000  # characters; the longest small print, or a long list of other books, has fewer
-_START = re.compile(r"\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG[^*]{0,400}\*\*\*")
+_START = re.compile(
+    r"\*\*\* ?START OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG.{0,400}?\*\*\*[ \t]*$",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
 _SMALL_PRINT_END = re.compile(r"^\*{1,3} ?END ?\*? ?(?:OF )?THE SMALL PRINT!.*$", re.MULTILINE)
-_END = re.compile(r"^[ \t]*\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG", re.MULTILINE)
+_END = re.compile(
+    r"^[ \t]*\*\*\* ?END OF (?:THE|THIS) (?:COPYRIGHTED )?PROJECT GUTENBERG", re.MULTILINE | re.IGNORECASE
+)
 _LAST_LINE = re.compile(
-    r"^[ \t]*(?:\*{0,3} ?End of (?:the |this )?Project Gutenberg.{0,3} |\*\*\*START\*\*THE SMALL PRINT!)",
+    r"^[ \t]*(?:\*{0,3} ?End of (?:the |this )?(?:copyrighted )?Project Gutenberg.{0,3} "
+    r"|\*\*\*START\*\*THE SMALL PRINT!)",
     re.MULTILINE | re.IGNORECASE,
 )
 _LAST_LINE_REACH = 600  # characters before _END
 # Paragraphs after the header that describe the file.
 _CREDITS = re.compile(
-    r"\A\s*(?:Produced by|\[Portions of this|\[?Transcriber.{0,3} note|Updated editions will)"
+    r"\A\s*(?:Produced by|\[Portions of this|\[?Transcriber.{0,3} notes?|Updated editions will|"
+    r"Note: (?:Project Gutenberg (?:also )?has|Images of|The Project Gutenberg|See \d|This)|"
+    r"(?:There is|Project Gutenberg|We) .{0,40}(?:illustrated|HTML|another|edition|version)|\[Illustration: cover\]|"
+    r".{0,80}also (?:has|available as|exists as) an? .{0,30}(?:HTML|illustrated)|"
+    r"\[?This (?:e-?text|e-?book|file) (?:was|is|has)|Release Date:|Character set encoding:)"
     r"|\b(?:e-?text|e-?book|HTML version|scanned|proofed|proofread|transcribed|typed|digitized)[\w\s]{0,40}? by\b",
     re.IGNORECASE,
 )
@@ -35,7 +45,7 @@ def without_boilerplate(text: str) -> str:
     end = _end(text, start)
     if not starts and end == len(text):
         return text
-    return _without_credits(text[start:end].strip()) + "\n"
+    return _without_notes_at_end(_without_credits(text[start:end].strip())) + "\n"
 
 
 def _end(text: str, start: int) -> int:
@@ -53,3 +63,15 @@ def _without_credits(text: str) -> str:
     while (end := _PARAGRAPH_END.search(text, 0, _LONGEST_CREDIT)) and _CREDITS.search(text, 0, end.start()):
         text = text[end.end() :]
     return text
+
+
+# What a transcriber says of the file, after the book: up to its end, or to a long paragraph, which is not the note's.
+_NOTES_AT_END = re.compile(
+    r"\n[ \t]*(?:\n[ \t]*)+(?:\*[ \t*]+\n\s*)?[ \t\[+|_=*-]*Transcriber.{0,3}s? (?:end)?notes?\b", re.IGNORECASE
+)
+_NOTES_REACH = 0.9  # share of the book before its notes; a note within the book stays
+
+
+def _without_notes_at_end(text: str) -> str:
+    found = _NOTES_AT_END.search(text, int(len(text) * _NOTES_REACH))
+    return text[: found.start()].rstrip() if found else text

@@ -19,7 +19,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import BLANK, Document, is_blank
-from gptjax.corpus.formats import encoding, generated, languages, license_manifests, licenses
+from gptjax.corpus.formats import comments, encoding, generated, languages, license_manifests, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
 from gptjax.corpus.sources.records import decode
@@ -32,6 +32,7 @@ OPTIONS = {
     "licenses": licenses.PERMISSIVE,  # allowed licences, by SPDX name; none: any licence
     "links": "inside",  # symbolic links that are followed: inside (those that stay within the folder) | all
     "unknown_license": False,  # keep files whose licence is not known
+    "license_headers": False,  # keep comments at a file's beginning that only state copyright and licence
     "leave_out": LEFT_OUT,  # kinds of files that no person wrote (gptjax/corpus/formats/generated.py)
     # Minified, by the limits of The Stack (BigCode, 2022).
     "longest_line": 1000,  # characters; not applied to prose and data
@@ -264,6 +265,8 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
         if reason := _reason(text, language, license, options):
             skipped[reason] += 1
         else:
+            if not options["license_headers"] and languages.kind(language) == "code":
+                text = comments.without_license_header(text)
             yield Document(text, piece.uri, license, language)
 
 

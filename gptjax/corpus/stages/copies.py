@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +53,15 @@ def find_copies(task: Task, folder: Path) -> dict:
     )
     earlier = Earlier(before, [task.path(entry) for entry in task.inputs["earlier"]["clusters"]]) if before else None
     options = {**task.options, "sources": tuple(task.options["sources"])}
-    report = find_duplicates(shards, folder, Search(**options), earlier)
+    # Threads: numpy sorts and compares without Python's lock, and they end with the task's process.
+    pool = concurrent.futures.ThreadPoolExecutor(max(os.cpu_count() or 1, 1))
+    report = find_duplicates(shards, folder, Search(**options), earlier, pool.map)
     drops = pq.read_table(folder / "drops.parquet").sort_by("id")
     clusters = pq.read_table(folder / "clusters.parquet", columns=["id", "representative"])
     if task.options["scope"] != "global":
         together = folder / "together"
         together.mkdir()
-        find_duplicates(shards, together, Search(**{**options, "scope": "global"}), earlier)
+        find_duplicates(shards, together, Search(**{**options, "scope": "global"}), earlier, pool.map)
         clusters = pq.read_table(together / "clusters.parquet", columns=["id", "representative"])
         for path in together.iterdir():
             path.unlink()
@@ -137,14 +141,14 @@ class SketchDocuments(CorpusStage):
 class FindCopies(CorpusStage):
     """Verdicts on documents that are copies of others: one task over all sketches."""
 
-    name, version, function = "copies", 2, staticmethod(find_copies)
+    name, version, function = "copies", 3, staticmethod(find_copies)
 
     def is_wanted(self, corpus: Corpus) -> bool:
         return corpus.config.duplicates.kind != "none"
 
     def options(self, corpus: Corpus) -> dict[str, Any]:
         search = corpus.config.duplicates
-        options = {name: search[name] for name in ("threshold", "scope", "verify", "memory_megabytes")}
+        options = {name: search[name] for name in ("threshold", "scope", "verify", "resembling", "memory_megabytes")}
         return {**options, "sources": [source.name for source in corpus.config.sources]}
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:

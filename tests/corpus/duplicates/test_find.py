@@ -50,10 +50,36 @@ def clusters_found(clusters):
     return {frozenset(ids) for ids in by_representative.values()}
 
 
+def chain(length, words=220, step=10):
+    """Texts of which each has most words of the one before; the last has none of the first."""
+    every = [f"w{i}" for i in range(words + step * length)]
+    texts = [" ".join(every[step * i : step * i + words]) for i in range(length)]
+    return [
+        {"id": 1000 + i, "source": "s", "uri": f"{i}", "license": "", "language": "", "text": text}
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_a_document_goes_only_if_it_resembles_one_that_stays(tmp_path):
+    documents = [{**rows(planted())[0], **row} for row in chain(25)]
+    similar = pair_similarities([row["text"] for row in documents])
+    assert similar.diagonal(1).min() >= 0.8 and similar[0, -1] == 0
+    (tmp_path / "chain").mkdir()
+    _, clusters, _ = find(tmp_path / "chain", documents, resembling="chain")
+    assert sum(row["kind"] == "kept" for row in clusters.values()) == 1 and len(clusters) == 25
+    (tmp_path / "kept").mkdir()
+    _, clusters, drops = find(tmp_path / "kept", documents)
+    dropped = {row["id"]: row["representative"] for row in drops}
+    stay = [i for i, row in enumerate(documents) if row["id"] not in dropped]
+    assert len(stay) > 5 and np.triu(similar[np.ix_(stay, stay)], 1).max() < 0.8
+    for number, representative in dropped.items():
+        assert similar[number - 1000, representative - 1000] >= 0.8 and representative not in dropped
+
+
 def test_planted_copies_are_found_and_no_others(tmp_path):
     documents = rows(planted())
     by_id = {row["id"]: row["text"] for row in documents}
-    report, clusters, drops = find(tmp_path, documents, [40, 0, 1])
+    report, clusters, drops = find(tmp_path, documents, [40, 0, 1], resembling="chain")
     assert clusters_found(clusters) == true_clusters(documents, 0.8)
     for row in clusters.values():
         members = [other["id"] for other in clusters.values() if other["representative"] == row["representative"]]

@@ -22,12 +22,23 @@ HEADERS = {
         "Etext of It\n\n**END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.08.01*END**\n[Portions of this header "
         "are copyright]\n\n[Chapters 1-6: mostly scanned by A, proofread by B.\nScanned by C]\n\n"
     ),
+    "a star in the title": "Title: It*\n\n*** START OF THE PROJECT GUTENBERG EBOOK IT*, A *NEW* BOOK ***\n\n",
+    "copyrighted": "Title: It\n\n*** START OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK IT ***\n\n",
+    "notes": (
+        "Title: It\n\n*** START OF THE PROJECT GUTENBERG EBOOK IT ***\n\n"
+        "Note: Project Gutenberg also has an HTML version "
+        "of this\n      file which includes the original illustrations.\n      See 12345-h.htm\n\n"
+        "Transcriber's Notes:\n\nProduced by Some Body\n\n"
+    ),
     "none": "",
 }
 FOOTERS = {
     "2003": "\n\nEnd of the Project Gutenberg EBook of It, by\n\n*** END OF THIS PROJECT GUTENBERG EBOOK IT ***\n\n"
     + LICENSE,
     "new": "\n\n*** END OF THE PROJECT GUTENBERG EBOOK IT ***\n" + LICENSE,
+    "copyrighted": "\n\n*** END OF THE COPYRIGHTED PROJECT GUTENBERG EBOOK IT ***\n" + LICENSE,
+    "transcriber": "\n\n\n      *       *       *       *\n\nTranscriber's Notes\n\nPage 5: fixed.\n\n"
+    "*** END OF THE PROJECT GUTENBERG EBOOK IT ***\n" + LICENSE,
     "etext": "\n\nEnd of the Project Gutenberg Etext of It\n",
     "'s": "\n\nEnd of Project Gutenberg's It, by Somebody\n",
     "small print": "\n\n***START**THE SMALL PRINT!**FOR PUBLIC DOMAIN ETEXTS**START***\nWhy is this here?\n",

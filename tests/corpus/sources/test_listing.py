@@ -1,7 +1,7 @@
 import pytest
 
 from gptjax.config import ConfigError, RunError
-from gptjax.corpus.config import source
+from gptjax.corpus.config import _validate_sources, source
 from gptjax.corpus.sources.listing import FEW, FailureLimit, list_sources
 
 
@@ -57,6 +57,8 @@ def test_a_few_failures_of_a_small_source_do_not_end_a_run_and_a_source_has_its_
     limit.count(4, report(0, unreadable_gzip=1))
     with pytest.raises(RunError, match="second: 20 of 20"):
         limit.check()
+    with pytest.raises(ConfigError, match=r"max_failure_share = 2\.0: must be in"):
+        _validate_sources([source(name="a", kind="text", path="x", max_failure_share=2.0)])
     strict = [source(name="a", kind="text", path=sources[0].path, max_failure_share=0.01)]
     limit = FailureLimit(list_sources(strict, 100), 0.5)
     limit.count(0, report(90, unreadable_gzip=2))
