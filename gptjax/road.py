@@ -6,11 +6,11 @@ to be done again, for which --overwrite removes what they made.
 
   … --dry_run                              prints every command, and which are done: the way to read the road
   … --text=FOLDER --chats=chats.jsonl      your own text and conversations instead of the road's
-  … --until=pretrain                       ends after a stage
-  … --only=chat,evaluate                   these stages alone, also if they are done
+  … --until=base                           ends after a stage
+  … --only=chat,questions                  these stages alone, also if they are done; --overwrite makes them anew
   … --hardware=H100 --price='2.50 USD'     plans the training of a road for a GPU: configs/road/h100.py
 
-configs/road/laptop.py takes about a quarter of an hour on two cores and needs nothing but the installed packages.
+configs/road/laptop.py takes about a quarter of an hour on two cores, and needs nothing but the installed packages.
 """
 
 from __future__ import annotations

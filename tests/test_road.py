@@ -190,6 +190,8 @@ def test_until_and_only_choose_stages(place):
     assert walk(place, "--until=second").returncode == 0 and calls(place) == ["first", "second"]
     done = walk(place, "--only=second")
     assert done.returncode == 0 and calls(place) == ["second"] and "gptjax.chat" not in done.stdout
+    (place / "w/second/stale").touch()
+    assert walk(place, "--only=second", "--overwrite").returncode == 0 and not (place / "w/second/stale").exists()
 
 
 @pytest.mark.parametrize(
@@ -319,9 +321,20 @@ def test_the_laptop_road_begins_with_nothing_but_the_installed_packages(tmp_path
 
 
 @pytest.mark.exhaustive
-def test_every_stage_of_the_laptop_road_runs(tmp_path):
+@pytest.mark.parametrize("is_own", [False, True])
+def test_every_stage_of_the_laptop_road_runs(tmp_path, is_own):
     arguments = ["--config=configs/road/laptop.py:smoke", f"--workdir={tmp_path}/w"]
+    if is_own:
+        given = own(tmp_path)
+        arguments += [f"--{name}={path}" for name, path in given.items()]
+        documents = [f"Document {number} has {number} words. " * 20 for number in range(200)]
+        Path(given["text"], "a.txt").write_text("\n\n".join(documents))
+        pairs = [
+            {"prompt": f"What is {number}?", "completion": f"A number above {number - 1}."} for number in range(99)
+        ]
+        Path(given["chats"]).write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     done = run_command("road", *arguments)
     assert done.returncode == 0, done.stderr
-    assert "not done" not in done.stdout and "validation loss" in done.stdout and "summaries" in done.stdout
+    assert "not done" not in done.stdout and "validation loss" in done.stdout and "bits per byte" in done.stdout
+    assert ("summaries" in done.stdout) != is_own and (tmp_path / "w/export/config.json").exists()
     assert run_command("road", *arguments).stdout.count("done before") == len(list((tmp_path / "w/road").iterdir()))

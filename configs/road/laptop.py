@@ -14,11 +14,15 @@ laptop.py:smoke goes through the same stages at a size that learns nothing and t
 from gptjax.config import ConfigError
 from gptjax.roads import Road, Stage
 
-SIZES = {  # flags of the documentation, of the corpus, and of training on conversations
+SIZES = {  # flags of the documentation, of its corpus (yours decides its vocabulary), and of training on conversations
     "full": (
         (),
         ("--vocab_size=4096",),
-        ("--config.training.duration=1 epochs", "--config.evaluation.every=100 steps"),
+        (
+            "--config.training.duration=300 steps",
+            "--config.checkpoint.every=100 steps",
+            "--config.evaluation.every=100 steps",
+        ),
     ),
     "smoke": (
         ("--packages=absl,optax",),
@@ -59,7 +63,12 @@ def get_road(arg: str = "full", *, workdir: str, text: str, chats: str) -> Road:
         Stage(
             "corpus",
             "text to tokens, with a tokenizer learned from it",
-            ("prepare", f"--input={text or f'{documentation}/text'}", f"--output={corpus}", *of_corpus),
+            (
+                "prepare",
+                f"--input={text or f'{documentation}/text'}",
+                f"--output={corpus}",
+                *(() if text else of_corpus),
+            ),
             makes=corpus,
             reads=tuple((text or f"{documentation}/text").split(",")),
         ),
