@@ -2,12 +2,16 @@
 
   … --dtype=bfloat16 --shard_size=2GB       numbers of 16 bits, in files of at most 2 GB
   … --family=qwen3                          one family of transformers; by default the first that fits is taken
-  … --format=gguf --dtype=q8_0              one file for llama.cpp instead of a folder for transformers, vLLM and MLX
+  … --format=gguf --dtype=q8_0              a file for llama.cpp instead of those for transformers, vLLM and MLX
 
 The folder has config.json, safetensors, the tokenizer and its chat template. A family of transformers must compute
 exactly the run's function; if none does, the message says which options stand in the way. Before the folder gets its
 name, it is read back and its logits are compared with the run's, and with those of transformers where that is
 installed. Adapters are merged.
+
+A GGUF file (pip install 'gptjax[gguf]') has the weights, the tokenizer and the chat template in one. It is written for
+the families llama, mistral, qwen2, qwen3 and olmo2, and compared with the run and, where llama-cpp-python is installed,
+with llama.cpp.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.conversation import Template, template_of
 from gptjax.files import folder_aside
 from gptjax.formatting import counted
+from gptjax.interop import gguf, gguf_check
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
 from gptjax.interop.huggingface.family import Family
@@ -32,6 +37,7 @@ from gptjax.interop.huggingface.model_folder import (
     as_written,
     open_model,
     read_json,
+    tensors_of,
     write_json,
     write_model,
 )
@@ -39,6 +45,7 @@ from gptjax.interop.huggingface.programs import loading
 from gptjax.interop.tokenizer_folder import special_ids, write_tokenizer
 from gptjax.paths import existing_run, output_folder
 from gptjax.reporting.card import write_card
+from gptjax.reporting.document import Code
 from gptjax.reporting.exports import folder_blocks
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings
@@ -50,18 +57,18 @@ from gptjax.training.run_metadata import check_tokenizer
 
 SOURCES, GENERATION = "source_tokenizer", "generation_config.json"
 FORMATS = ("huggingface", "gguf")
-DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": ("float32", "bfloat16", "q8_0")}
+DTYPES = {"huggingface": ("float32", "bfloat16", "float16"), "gguf": tuple(gguf.DTYPES)}
 CHECKS = ("auto", "own", "transformers")
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
-FORMAT = flags.DEFINE_enum("format", "huggingface", FORMATS, "huggingface: a folder with safetensors; gguf: a file.")
+FORMAT = flags.DEFINE_enum("format", "huggingface", FORMATS, "huggingface: safetensors and JSON; gguf: one file.")
 FAMILY = flags.DEFINE_string(
     "family", AUTO, f"The family of transformers: {', '.join(FAMILIES)}; {AUTO}: the first of them that fits."
 )
 DTYPE = flags.DEFINE_string(
-    "dtype", "float32", "The type of the numbers: float32, bfloat16 or float16; for gguf float32, bfloat16 or q8_0."
+    "dtype", "float32", "The type of the numbers: float32, bfloat16 or float16; for gguf also q8_0."
 )
 TOKENIZER = flags.DEFINE_bool(
     "tokenizer", True, "Also write the tokenizer; --notokenizer: weights and config.json alone."
@@ -90,6 +97,10 @@ def main(argv: list[str]) -> None:
     check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
     notes.print(f"{WORKDIR.value}: step {metadata['step']:,}, {count(params):,} parameters → {family.architecture}")
 
+    if FORMAT.value == "gguf":
+        for line in export_gguf(folder, params, config.model, family, run_tokenizer, metadata):
+            notes.print(line)
+        return
     batch = parity.batch_for(config.model, min(run_tokenizer.vocab_size, config.model.vocab_size))
     expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +133,50 @@ def main(argv: list[str]) -> None:
         notes.print(line)
 
 
+def export_gguf(
+    folder: Path, params: Any, model: ModelSettings, family: Family, run_tokenizer: Tokenizer, metadata: Mapping
+) -> list[str]:
+    """Writes a folder with a GGUF file, and returns what was found, in words.
+
+    Raises:
+      RunError: the file's numbers or the logits of llama.cpp differ from the run's by more than rounding.
+    """
+    content, tensors = family.write(model), tensors_of(family, model, params)
+    begin, template = begin_and_template(metadata)
+    name, dtype = f"{folder.name}-{DTYPE.value}.gguf", DTYPE.value
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(folder) as partial:
+        path = partial / name
+        lines = gguf.write_gguf(
+            *(path, content, tensors, run_tokenizer, template), begin_id=begin, dtype=dtype, title=folder.name
+        )
+        rounding = gguf_check.largest_rounding(path, content, tensors)
+        said = f"read back: {parity.in_words(rounding, 'the run', 'numbers')}"
+        if rounding > gguf_check.ROUNDING[dtype]:
+            raise RunError(f"the export is wrong: {said}")
+        lines.append(said)
+        if CHECK.value == "own" or not gguf_check.has_llama_cpp():
+            lines.append("not compared with llama.cpp" + ("" if CHECK.value == "own" else ", which is not installed"))
+        else:
+            batch = parity.batch_for(model, min(run_tokenizer.vocab_size, model.vocab_size))
+            expected = parity.own_logits(model, params, batch)
+            theirs = parity.largest_difference(gguf_check.llama_cpp_logits(path, batch.tokens_BT), expected)
+            said = f"in llama.cpp: {parity.in_words(theirs, 'the run')}"
+            if not theirs <= gguf_check.TOLERANCE[dtype]:
+                raise RunError(f"the export is wrong: {said}")
+            lines.append(said)
+        size = path.stat().st_size
+        write_card(
+            partial,
+            existing_run(WORKDIR.value, "--workdir"),
+            license=LICENSE.value,
+            library_name="gguf",
+            loading=[Code(f"llama-cli -m {name}")],
+            step=metadata["step"],
+        )
+    return [*lines, *padding(model, run_tokenizer), f"{folder}: {name}, {size / 1e6:,.1f} MB, for llama-cli -m"]
+
+
 def check_flags() -> tuple[Path, int]:
     """The folder to write and the bytes of a file. Raises ConfigError if a flag is missing or wrong."""
     for flag in (WORKDIR, OUTPUT):
@@ -134,8 +189,8 @@ def check_flags() -> tuple[Path, int]:
     if DTYPE.value not in DTYPES[FORMAT.value]:
         allowed = ", ".join(DTYPES[FORMAT.value])
         raise ConfigError(f"--dtype={DTYPE.value}: must be one of {allowed} for --format={FORMAT.value}")
-    if FORMAT.value == "gguf":
-        raise ConfigError("--format=gguf: is not available yet")
+    if FORMAT.value == "gguf" and not TOKENIZER.value:
+        raise ConfigError("--notokenizer: a GGUF file always has a tokenizer")
     if CHECK.value == "transformers" and not parity.has_transformers():
         raise ConfigError(
             "--check=transformers: transformers and torch are not installed (pip install 'gptjax[parity]')"

@@ -60,7 +60,7 @@ def write_gguf(
     *,
     begin_id: int | None,
     dtype: str = "float32",
-    name: str = "gptjax",
+    title: str = "gptjax",
 ) -> list[str]:
     """Writes a file, and returns what the user should know. One tensor at a time is in memory.
 
@@ -70,7 +70,7 @@ def write_gguf(
       template: of the conversations that the model was trained on; None: it was not.
       begin_id: the token that begins a text; None: there is none.
       dtype: of the matrices, one of DTYPES; vectors are float32.
-      name: the model's, for people.
+      title: the model's name, for people.
 
     Raises:
       ConfigError: llama.cpp does not compute this model or tokenizer; gguf is not installed; a number is not finite.
@@ -83,21 +83,17 @@ def write_gguf(
     architecture = ARCHITECTURES[content["model_type"]]
     writer = gguf.GGUFWriter(None, architecture.name)
     _add_settings(writer, content, gguf.LlamaFileType[("ALL_" if dtype == "float32" else "MOSTLY_") + DTYPES[dtype]])
-    writer.add_name(name)
+    writer.add_name(title)
     notes = add_tokenizer(writer, tokenizer, template, begin_id, content["vocab_size"])
-    names = gguf.get_tensor_name_map(_number(gguf, architecture.name), content["num_hidden_layers"])
     if architecture.has_head and content["tie_word_embeddings"]:
         tensors = [*tensors, *(replace(each, name=HEAD) for each in tensors if each.name == EMBEDDING)]
     types = []
-    for tensor in tensors:
+    for tensor, name in zip(tensors, tensor_names(content, tensors)):
         types.append(kind := _type_of(gguf, tensor, dtype))
         # NumPy has no type for the others: they are written as bytes.
         number = np.dtype({"F32": np.float32, "F16": np.float16}.get(kind.name, np.uint8))
         shape = gguf.quant_shape_to_byte_shape(tensor.shape, kind) if number == np.uint8 else tensor.shape
-        found = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
-        if found is None:
-            raise ConfigError(f"--format=gguf: {architecture.name} of llama.cpp has no tensor {tensor.name}")
-        writer.add_tensor_info(found, shape, number, math.prod(shape) * number.itemsize, raw_dtype=kind)
+        writer.add_tensor_info(name, shape, number, math.prod(shape) * number.itemsize, raw_dtype=kind)
     if dtype == "q8_0" and (odd := [each.name for each in tensors if len(each.shape) > 1 and each.shape[-1] % BLOCK]):
         notes.append(f"{odd[0]} and others are float32: their width is no multiple of {BLOCK}, as q8_0 needs")
     try:
@@ -105,7 +101,7 @@ def write_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor, kind in zip(tensors, types):
-            writer.write_tensor_data(gguf.quantize(_array(tensor, content, architecture), kind))
+            writer.write_tensor_data(gguf.quantize(as_there(tensor, content), kind))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -128,6 +124,39 @@ def check_model(content: Mapping[str, Any]) -> None:
         raise ConfigError(f"--format=gguf: rope_parameters = {rope!r}: only rope_type = 'default' can be written")
 
 
+def tensor_names(content: Mapping[str, Any], tensors: Sequence[Written]) -> list[str]:
+    """The names of these tensors in a GGUF file. Raises ConfigError if one has no place there."""
+    import gguf
+
+    name = ARCHITECTURES[content["model_type"]].name
+    number = next(number for number, each in gguf.MODEL_ARCH_NAMES.items() if each == name)
+    table = gguf.get_tensor_name_map(number, content["num_hidden_layers"])
+    found = [table.get_name(tensor.name, try_suffixes=(".weight", ".bias")) for tensor in tensors]
+    for tensor, there in zip(tensors, found):
+        if there is None:
+            raise ConfigError(f"--format=gguf: {name} of llama.cpp has no tensor {tensor.name}")
+    return [there for there in found if there is not None]
+
+
+def as_there(tensor: Written, content: Mapping[str, Any]) -> np.ndarray:
+    """The float32 values of a tensor, with rows in the order that llama.cpp expects.
+
+    Raises:
+      ConfigError: a number is not finite.
+    """
+    array = np.ascontiguousarray(tensor.value().astype(np.float32))
+    if not np.isfinite(array).all():
+        bad = np.count_nonzero(~np.isfinite(array))
+        raise ConfigError(f"{tensor.name} has {bad:,} numbers that are not finite: such a model cannot be exported")
+    heads = content["num_attention_heads"]
+    of_keys = content.get("num_key_value_heads") or heads
+    for part, count in (("q_proj", heads), ("k_proj", of_keys)):
+        if ARCHITECTURES[content["model_type"]].permuted and f".{part}." in tensor.name:
+            halves = array.reshape(count, 2, len(array) // count // 2, *array.shape[1:])
+            array = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(array.shape))
+    return array
+
+
 def _add_settings(writer: Any, content: Mapping[str, Any], file_type: int) -> None:
     heads = content["num_attention_heads"]
     width = content.get("head_dim") or content["hidden_size"] // heads
@@ -146,27 +175,7 @@ def _add_settings(writer: Any, content: Mapping[str, Any], file_type: int) -> No
     writer.add_file_type(file_type)
 
 
-def _number(gguf: Any, name: str) -> Any:
-    """gguf's number of an architecture."""
-    return next(number for number, each in gguf.MODEL_ARCH_NAMES.items() if each == name)
-
-
 def _type_of(gguf: Any, tensor: Written, dtype: str) -> Any:
     """The type in which a tensor is written; llama.cpp computes with vectors in float32."""
     plain = len(tensor.shape) == 1 or (dtype == "q8_0" and tensor.shape[-1] % BLOCK)
     return gguf.GGMLQuantizationType["F32" if plain else DTYPES[dtype]]
-
-
-def _array(tensor: Written, content: Mapping[str, Any], architecture: Architecture) -> np.ndarray:
-    """The float32 values of a tensor, in the order of rows that llama.cpp expects."""
-    array = np.ascontiguousarray(tensor.value().astype(np.float32))
-    if not np.isfinite(array).all():
-        bad = np.count_nonzero(~np.isfinite(array))
-        raise ConfigError(f"{tensor.name} has {bad:,} numbers that are not finite: such a model cannot be exported")
-    heads = content["num_attention_heads"]
-    of_keys = content.get("num_key_value_heads") or heads
-    for part, count in (("q_proj", heads), ("k_proj", of_keys)):
-        if architecture.permuted and f".{part}." in tensor.name:
-            halves = array.reshape(count, 2, len(array) // count // 2, *array.shape[1:])
-            array = np.ascontiguousarray(halves.swapaxes(1, 2).reshape(array.shape))
-    return array

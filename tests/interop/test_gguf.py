@@ -4,9 +4,12 @@ import gguf_models
 import numpy as np
 import pytest
 from gguf_models import CHAT, MODELS, write
+from huggingface_models import GROUPED, save_run
 from sentencepiece_models import FOREIGN, GEMMA, sentencepiece_model
 
+from gptjax import export
 from gptjax.config import ConfigError
+from gptjax.conversation import load_template
 from gptjax.interop.gguf import check_model, write_gguf
 from gptjax.interop.huggingface.tensors import Written
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
@@ -140,3 +143,35 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="not finite"):
         write_gguf(tmp_path / "bad.gguf", content, [bad, *tensors[1:]], tokenizer, None, begin_id=None)
     assert not (tmp_path / "bad.gguf").exists()
+
+
+def run_export(folder, output, *flags):
+    export.flags.parse(["export", f"--workdir={folder}", f"--output={output}", "--format=gguf", *flags])
+    export.main([])
+
+
+def test_a_run_is_exported_as_a_folder_with_one_file_and_a_card(tmp_path, capsys):
+    save_run(tmp_path / "run", template=load_template("turns"), **MODELS["qwen3"])
+    run_export(tmp_path / "run", tmp_path / "mine", "--dtype=q8_0", "--check=own")
+    said = capsys.readouterr().out
+    assert "read back: its numbers differ from those of the run by" in said and "not compared with llama.cpp" in said
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["README.md", "mine-q8_0.gguf"]
+    reader = gguf.GGUFReader(tmp_path / "mine/mine-q8_0.gguf")
+    assert "<|assistant|>" in field(reader, "tokenizer.chat_template")
+    assert "mine-q8_0.gguf" in (tmp_path / "mine/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "model, flags, said",
+    [
+        (dict(logit_softcap=30.0), [], "model_type = 'gemma2'|no family"),
+        (MODELS["qwen3"], ["--notokenizer"], "a GGUF file always has a tokenizer"),
+        (MODELS["qwen3"], ["--dtype=q4_0"], "must be one of float32, float16, bfloat16, q8_0"),
+        (GROUPED | dict(window=8, window_pattern="S"), [], "sliding_window = 8"),
+    ],
+)
+def test_a_run_that_cannot_be_written_leaves_no_folder(model, flags, said, tmp_path):
+    save_run(tmp_path / "run", **model)
+    with pytest.raises(ConfigError, match=said):
+        run_export(tmp_path / "run", tmp_path / "mine", *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from gguf_models import CHAT, MODELS, write
 from hostile_texts import HOSTILE, hostile_corpus
+from huggingface_models import save_run
 from random_models import MAX_POSITIONS, greedy_reference, logits_of
 
+from gptjax import export
 from gptjax.conversation import Message, Renderer
 
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -71,3 +73,12 @@ def test_the_template_in_the_file_writes_conversations_as_our_renderer(name, tmp
     ids = model.tokenize(shaped.prompt.encode(), add_bos=False, special=True)
     assert ids == [tokenizer.eos_id, *Renderer(CHAT, tokenizer).prompt(messages).tolist()]
     assert model.token_eos() == tokenizer.control_ids[CHAT.end]
+
+
+def test_the_export_compares_its_file_with_llama_cpp(tmp_path, capsys):
+    save_run(tmp_path / "run", **MODELS["qwen3"])
+    export.flags.parse(["export", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'mine'}", "--format=gguf"])
+    export.main([])
+    said = capsys.readouterr().out
+    assert "read back: its numbers equal those of the run" in said
+    assert "in llama.cpp: its logits differ from those of the run by" in said

@@ -10,8 +10,7 @@ from their_tokenizers import MADE
 from gptjax.conversation import load_template
 from gptjax.interop.gguf import write_gguf
 from gptjax.interop.huggingface.families import FAMILIES
-from gptjax.interop.huggingface.tensors import places_of, written_tensors
-from gptjax.model.families import family_of
+from gptjax.interop.huggingface.model_folder import tensors_of
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.huggingface import HuggingFaceTokenizer
 from gptjax.tokenizer.training import train_sentencepiece
@@ -47,7 +46,6 @@ def write(path, name, tokenizer, dtype="float32", **more):
     params, config = make_model(tokenizer, **MODELS[name] | more)
     family = FAMILIES[name]
     content = family.write(config.model)
-    places = places_of(family.layouts[0](config.model), family_of(config.model).declarations)
-    tensors = list(written_tensors(places, family.constants(config.model), config.model, params))
+    tensors = tensors_of(family, config.model, params)
     notes = write_gguf(path, content, tensors, tokenizer, CHAT, begin_id=tokenizer.eos_id, dtype=dtype)
     return params, config, content, tensors, notes

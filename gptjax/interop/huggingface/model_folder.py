@@ -18,7 +18,7 @@ from gptjax.files import write_aside
 from gptjax.formatting import counted
 from gptjax.interop.huggingface.families import family_of_config
 from gptjax.interop.huggingface.family import Family
-from gptjax.interop.huggingface.tensors import Place, first_layers_of, places_of, written_tensors
+from gptjax.interop.huggingface.tensors import Place, Written, first_layers_of, places_of, written_tensors
 from gptjax.interop.huggingface.weights import DTYPES, Weights, write_weights
 from gptjax.json_files import parsed
 from gptjax.model.families import family_of
@@ -52,13 +52,18 @@ def write_model(
         vocabularies.
       facts: texts for the header of each file of weights.
     """
-    places = places_of(family.layouts[0](model), family_of(model).declarations)
-    tensors = list(written_tensors(places, family.constants(model), model, params))
+    tensors = tensors_of(family, model, params)
     files = write_weights(folder, tensors, dtype, shard_size, dict(facts))
     # Version 4 of transformers reads torch_dtype, version 5 dtype.
     content = family.write(model) | {"torch_dtype": dtype, "dtype": dtype, "use_cache": True} | dict(special_ids)
     write_json(folder / CONFIG, content)
     return [*files, CONFIG]
+
+
+def tensors_of(family: Family, model: ModelSettings, params: Mapping[str, Any]) -> list[Written]:
+    """The tensors of an export; none is computed yet."""
+    places = places_of(family.layouts[0](model), family_of(model).declarations)
+    return list(written_tensors(places, family.constants(model), model, params))
 
 
 def as_written(family: Family, model: ModelSettings, params: Mapping[str, Any], dtype: str) -> Any:

@@ -105,8 +105,8 @@ def largest_difference(logits: np.ndarray, others: np.ndarray) -> float:
     return float(np.abs(logits - others).max() / max(np.abs(others).max(), 1e-30))
 
 
-def in_words(difference: float, of: str) -> str:
+def in_words(difference: float, of: str, what: str = "logits") -> str:
     """'its logits differ from those of the run by 9.7e-07 of the largest'"""
     if difference == 0:
-        return f"its logits equal those of {of}"
-    return f"its logits differ from those of {of} by {difference:.1e} of the largest"
+        return f"its {what} equal those of {of}"
+    return f"its {what} differ from those of {of} by {difference:.1e} of the largest"
