@@ -24,13 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--base_steps", type=int, default=2500)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--base_steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     data, base = prepared(options.folder), options.folder / "base"
     measure.train(base, data, {
         "training.objective": "completion", "training.duration": f"{options.base_steps} steps",
-        "training.batch_size": 16, "optimizer.learning_rate": 2e-3, "evaluation.every": "500 steps",
+        "training.batch_size": 16, "optimizer.learning_rate": 2e-3, "evaluation.every": "200 steps",
         **measure.OF_MODEL, **LENGTHS,
     })  # fmt: skip
     rows = []

@@ -67,6 +67,10 @@ def test_texts_messages_and_shared_beginnings_are_read_and_faults_are_counted_wi
         "a role that is none of system, user, assistant, tool: 'gpt'": "9",
     }
     assert shown(found[0].text, "chat_preferences") == "user: 2+2?\n→ assistant: 4\n→ assistant: 5"
+    _, skipped = read_all("preferences", written(tmp_path / "b.jsonl", ROWS))
+    assert [places[0].rpartition(":")[2] for reason, places in skipped.places.items() if "--template" in reason] == [
+        "2"
+    ]
     with pytest.raises(ConfigError, match="no preference any more"):
         preference_in("user\x1eHi")
 

@@ -23,6 +23,7 @@ OPTIONS = {
 }
 EMPTY = "an empty prompt or answer"
 EQUAL = "two equal answers"
+MESSAGES = "messages, which need a chat template: --template, or a source of the kind chat_preferences"
 
 
 def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
@@ -49,6 +50,9 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     fields, names = [options[side] or side for side in SIDES], columns(options)
     with counted(skipped):
         for uri, row in rows.read(piece, names, options, skipped):
+            if any(_is_messages(row.get(field)) for field in fields):
+                skip(skipped, MESSAGES, uri)
+                continue
             sides = [rows.texts_of(uri, row, field, skipped) for field in fields]
             if any(side is None for side in sides):
                 continue
@@ -61,3 +65,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
                 skip(skipped, f"{UNREADABLE}NUL bytes: not a text", uri)
             else:
                 yield Document(forms.joined(texts, skipped), uri)
+
+
+def _is_messages(cell: Any) -> bool:
+    return isinstance(cell, list) and any(isinstance(one, Mapping) and "role" in one for one in cell)

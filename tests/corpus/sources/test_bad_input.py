@@ -136,6 +136,9 @@ SEEDS = {
     ("chat_preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
     ("conversations", "a.jsonl"): json.dumps({"messages": CHAT}).encode() + b"\n",
     ("conversations", "a.csv"): b"prompt,completion\none,two\nthree,four\n",
+    ("chat_preferences", "a.jsonl"): json.dumps({"prompt": CHAT[:1], "chosen": CHAT[1:2], "rejected": "no"}).encode()
+    + b"\n",
+    ("chat_preferences", "a.csv"): b"prompt,chosen,rejected\none,two,four\n",
     ("tables", "a.csv"): f'text,url\n"{PROSE}",https://a.org/\nb,c\n'.encode(),
 }
 
