@@ -98,7 +98,8 @@ def torch_steps(variant: str) -> tuple[Callable[[int], float], dict]:
     def steps(count: int) -> float:
         for _ in range(count):
             window = torch.from_numpy(next(source)).long()
-            loss = compiled(input_ids=window[:, :-1], labels=window[:, 1:], shift_labels=window[:, 1:]).loss
+            tokens, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+            loss = compiled(input_ids=tokens, labels=targets, shift_labels=targets).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()

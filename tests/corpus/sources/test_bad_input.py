@@ -133,7 +133,6 @@ SEEDS = {
     ("labelled", "a.jsonl"): b'{"text": "see you there", "label": "ham"}\n{"text": "call now", "label": "spam"}\n' * 9,
     ("preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
     ("preferences", "a.csv"): b"prompt,chosen,rejected\none,two,four\n",
-    ("chat_preferences", "a.jsonl"): b'{"prompt": "one", "chosen": "two", "rejected": "four"}\n' * 9,
     ("conversations", "a.jsonl"): json.dumps({"messages": CHAT}).encode() + b"\n",
     ("conversations", "a.csv"): b"prompt,completion\none,two\nthree,four\n",
     ("chat_preferences", "a.jsonl"): json.dumps({"prompt": CHAT[:1], "chosen": CHAT[1:2], "rejected": "no"}).encode()
