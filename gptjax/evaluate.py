@@ -145,7 +145,8 @@ def evaluate(run: Path, names: str, console: Console) -> None:
             f"--workdir={run}: is the run of a classifier, which does not write; python -m gptjax.classify "
             f"--workdir={run} --data=FOLDER gives accuracy, macro-F1 and the confusion matrix on labelled texts"
         )
-    prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)]
+    # An imported run has no data of its own.
+    prepared = [Path(folder) for folder, _ in parse_mixture(config.data.path)] if config.data.path else []
     here = [folder for folder in prepared if folder.is_dir()]
     texts = [local_path(path, "--text") for path in TEXT.value]
     for path in texts:

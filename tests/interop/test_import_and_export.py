@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from huggingface_models import MODELS, save_run, written
 from random_models import TOKENIZER
 from safetensors import safe_open
 
-from gptjax import export
+from gptjax import evaluate, export, sample
 from gptjax.config import ConfigError
 from gptjax.conversation import load_template
 from gptjax.interop.huggingface import tensors
@@ -25,6 +26,7 @@ from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import MeshSettings
 from gptjax.training.checkpoint import load_for_inference, saved_metadata
+from gptjax.user_code import load_config
 
 import_command = importlib.import_module("gptjax.import")
 
@@ -50,8 +52,8 @@ def test_a_run_comes_back_by_export_and_import(tmp_path, capsys):
     model = save_run(tmp_path / "run", **MODELS["qwen3"]).model
     run_export(tmp_path / "run", tmp_path / "out")
     said = capsys.readouterr().out
+    assert "README.md" in said
     assert "read back: its logits equal those of the run" in said and "vllm serve" in said
-    TOKENIZER.save(tmp_path / "out")
     run_import(tmp_path / "out", tmp_path / "back")
     assert "guessing has 5.58" in capsys.readouterr().out
     before, after = (load_for_inference(tmp_path / name) for name in ("run", "back"))
@@ -59,6 +61,27 @@ def test_a_run_comes_back_by_export_and_import(tmp_path, capsys):
     assert not differences_of(model, after[1].model) and after[2]["step"] == 0
     assert saved_metadata(tmp_path / "back")["fingerprint"]["begin_id"] == TOKENIZER.eos_id
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.exhaustive
+def test_an_imported_run_is_evaluated_sampled_and_starts_others(tmp_path, capsys):
+    """Its folder has what every command reads: tokenizer, config and metadata of a checkpoint."""
+    save_run(tmp_path / "run", **MODELS["llama"])
+    run_export(tmp_path / "run", tmp_path / "out")
+    run_import(tmp_path / "out", tmp_path / "back")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("the cat sat on the mat. " * 20)
+    scores = []
+    for name in ("run", "back"):
+        evaluate.flags.parse(["evaluate", f"--workdir={tmp_path / name}", f"--text={tmp_path / 'text'}"])
+        evaluate.main([])
+        sample.flags.parse(["sample", f"--workdir={tmp_path / name}", "--prompt=Once", "--max_new_tokens=8"])
+        sample.main([])
+        said = capsys.readouterr().out
+        scores.append((re.findall(r"\d+\.\d{4}", said), said.splitlines()[-1]))
+    assert scores[0] == scores[1] and scores[0][0]
+    start = load_config(f"configs/instructions.py:{tmp_path / 'back'}")
+    assert start.model.width == 32 and start.training.init_from == str(tmp_path / "back")
 
 
 def test_a_template_of_conversations_comes_back(tmp_path):

@@ -7,6 +7,8 @@ mlx-lm knows neither windows nor biases in some of them: a program that would co
 
 from __future__ import annotations
 
+from gptjax.config import ConfigError
+from gptjax.interop import gguf
 from gptjax.interop.huggingface.equivalence import whole_pattern
 from gptjax.interop.huggingface.family import Family
 from gptjax.settings import ModelSettings
@@ -23,31 +25,34 @@ MLX_KEYS = {
     *("model_type", "hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "rms_norm_eps"),
     *("vocab_size", "num_key_value_heads", "max_position_embeddings", "rope_theta", "tie_word_embeddings"),
 }
-GGUF = {"llama", "qwen3"}
+# Families whose activation vLLM reads from config.json, or which have another one.
+OTHER_ACTIVATIONS = {"gpt2", "gpt_neox", "mpt", "gemma2", "gemma3", "gpt_oss"}
 
 
 def loading(family: Family, model: ModelSettings, folder: str) -> list[str]:
     """How to load the folder: a line for each program that computes the same function."""
     auto = "AutoModelForCausalLM" if model.family == "decoder" else "AutoModelForSeq2SeqLM"
     lines = [f"transformers: {auto}.from_pretrained({folder!r}), AutoTokenizer.from_pretrained({folder!r})"]
-    is_like_llama = model.feedforward == "swiglu" or family.name in (
-        "gpt2",
-        "gpt_neox",
-        "mpt",
-        "gemma2",
-        "gemma3",
-        "gpt_oss",
-    )
-    if family.architecture in VLLM and is_like_llama:
+    if family.architecture in VLLM and (model.feedforward == "swiglu" or family.name in OTHER_ACTIVATIONS):
         lines.append(f"vLLM: vllm serve {folder}")
     if family.name in MLX and model.feedforward == "swiglu" and _is_plain(family, model):
         lines.append(f"MLX: mlx_lm.generate --model {folder} --prompt Once")
-    if family.name in GGUF and _is_plain(family, model):
+    if _fits_gguf(family, model):
         lines.append("llama.cpp, Ollama: export again with --format=gguf")
     return lines
 
 
 def _is_plain(family: Family, model: ModelSettings) -> bool:
-    """Without windows, and with no biases but those that every model of the family has."""
+    """Without windows, with a scaling of positions that mlx-lm computes in the same way, and with no biases but those
+    that every model of the family has."""
     usual = "qkv" if family.name == "qwen2" else "none"
-    return "S" not in whole_pattern(model) and model.bias in (usual, "norm" if usual == "none" else usual)
+    scaled_alike = model.rope_scaling in ("none", "linear", "llama3")
+    return "S" not in whole_pattern(model) and scaled_alike and model.bias == usual
+
+
+def _fits_gguf(family: Family, model: ModelSettings) -> bool:
+    try:
+        gguf.check_model(family.write(model))
+    except ConfigError:
+        return False
+    return True
