@@ -28,7 +28,10 @@ def data_blocks(facts: RunFacts) -> tuple[Block, ...]:
             blocks.append(Paragraph(f"Prepared folder `{plain(corpus.name)}`{share}:"))
         if corpus.problem:
             blocks.append(Note(plain(corpus.problem)))
-        blocks += _of_manifest(corpus.manifest) if corpus.manifest else _of_record(corpus)
+        try:
+            blocks += _of_manifest(corpus.manifest) if corpus.manifest else _of_record(corpus)
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+            blocks.append(Note(f"The manifest of {plain(corpus.name)} is of another version and was left out."))
     return tuple(blocks)
 
 

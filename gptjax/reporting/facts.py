@@ -16,7 +16,7 @@ from gptjax.evaluation.paired import Evaluated
 from gptjax.evaluation.results import FILE as RESULTS
 from gptjax.evaluation.results import FOLDER as EVALUATIONS
 from gptjax.evaluation.results import notes, read_results, task_table
-from gptjax.evaluation.scores import Score
+from gptjax.evaluation.scores import SET, Score
 from gptjax.evaluation.text import text_table
 from gptjax.folders import is_held
 from gptjax.json_files import parsed
@@ -139,14 +139,26 @@ def gather_all(folders: list[Path], prices: Prices, name: str | None = None) -> 
     Raises:
       ConfigError: a folder is not a run's, or its config cannot be read.
     """
-    runs = read_runs(folders)
+    runs = [_cleaned(run) for run in read_runs(folders)]
     return [_gather(run, name or (run.name if len(runs) > 1 else run.folder.resolve().name), prices) for run in runs]
 
 
 def gather(folder: Path, name: str | None = None, step: int | None = None) -> RunFacts:
     """The facts of one run; raises as `gather_all`. step: that of the checkpoint to describe; None: the best one."""
-    (run,) = read_runs([folder])
+    (run,) = map(_cleaned, read_runs([folder]))
     return _gather(run, name or run.folder.resolve().name, Prices(), step)
+
+
+def _cleaned(run: RecordedRun) -> RecordedRun:
+    """The run without the values of its metrics that no report shows: texts, lists, and numbers beyond any float."""
+    rows = [{name: value for name, value in row.items() if _is_shown(name, value)} for row in run.rows]
+    return dataclasses.replace(run, rows=[row for row in rows if row.get("step", -1) >= 0])
+
+
+def _is_shown(name: str, value: Any) -> bool:
+    if name == SET:
+        return isinstance(value, str)
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**18)
 
 
 def _gather(run: RecordedRun, name: str, prices: Prices, step: int | None = None) -> RunFacts:
@@ -281,11 +293,13 @@ def _confusion(run: RecordedRun, missing: list[str]) -> Mapping[str, Any] | None
     try:
         found = parsed(path.read_bytes(), str(path), "")
         size = len(found["labels"])
-        rows = [[int(count) for count in row] for row in found["confusion"]]
+        counts = [count for row in found["confusion"] for count in row]
         low, high = found["accuracy_95"]
         numbers = [found[name] for name in ("accuracy", "macro_f1", "loss", "texts", "step")] + [low, high]
-        if [len(row) for row in rows] == [size] * size and all(isinstance(n, int | float) for n in numbers):
-            return found
+        is_whole = isinstance(found["split"], str) and [len(row) for row in found["confusion"]] == [size] * size
+        if is_whole and all(type(count) is int and 0 <= count < 2**53 for count in counts):
+            if all(isinstance(number, int | float) and abs(number) < 2**53 for number in numbers):
+                return found
     except (ConfigError, OSError, KeyError, TypeError, ValueError):
         pass
     missing.append(f"The scores in {CONFUSION} are damaged and were left out.")
@@ -298,6 +312,6 @@ def _can_be_shown(results: Mapping[str, Any]) -> bool:
         tasks, averages = results.get("tasks", {}), results.get("averages", {})
         task_table(tasks, averages), notes(tasks, averages)
         harness_table(results.get("harness", {})), text_table(results.get("text", {}))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return False
     return True

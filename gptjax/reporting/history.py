@@ -57,17 +57,32 @@ def read_starts(folder: Path) -> tuple[Start, ...]:
             Start(
                 step=row["step"],
                 time=str(row.get("time", "")),
-                version=row.get("version"),
-                git_revision=row.get("git_revision"),
+                version=_text(row.get("version")),
+                git_revision=_text(row.get("git_revision")),
                 config_hash=str(row.get("config", "")),
                 changes={
                     field: (pair[0], pair[1]) for field, pair in pairs if isinstance(pair, list) and len(pair) == 2
                 },
-                hardware=hardware if isinstance(hardware, dict) else None,
+                hardware=_checked(hardware) if isinstance(hardware, dict) else None,
                 companions=companions if isinstance(companions, dict) else {},
             )
         )
     return tuple(found)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _checked(hardware: Mapping[str, Any]) -> dict[str, Any]:
+    """What `training.hardware.described` records, without values of other types."""
+    kinds: dict[str, type | tuple[type, ...]] = {"platform": str, "kind": str, "peak": str, "peak_flops": (int, float)}
+    kinds |= dict.fromkeys(("devices", "cores", "processes"), int)
+    return {
+        name: value
+        for name, kind in kinds.items()
+        if isinstance(value := hardware.get(name), kind) and (not isinstance(value, int | float) or 0 < value < 1e30)
+    }
 
 
 def events_of(rows: Sequence[Mapping[str, Any]], starts: Sequence[Start]) -> list[Event]:

@@ -44,16 +44,16 @@ def _figures(facts: RunFacts) -> Iterator[Figure | None]:
         ("tokens_per_second", "Speed, tokens per second"),
     ):
         yield _figure(smoothed(facts.rows, metric, 1), in_words(metric), "optimizer steps", title, SMALL)
-    if any(row.get("train/expert_load") for row in rows) or facts.config.training.objective == "preference":
-        yield from _of_kind(facts)
+    if facts.config.training.objective == "preference":
+        yield _rewards(facts)
     for name in _own_metrics(facts)[:MOST_OWN]:
         yield _figure(
             smoothed(facts.rows, name, 4), in_words(name), "optimizer steps", plain(in_words(name)).capitalize(), SMALL
         )
 
 
-def _of_kind(facts: RunFacts) -> Iterator[Figure | None]:
-    """The rewards of a run that learns preferences; the routers of a mixture of experts."""
+def _rewards(facts: RunFacts) -> Figure | None:
+    """The rewards of both answers and their margin, of a run that learns preferences."""
     pairs = (
         ("train/chosen_reward", "chosen"),
         ("train/rejected_reward", "rejected"),
@@ -62,7 +62,9 @@ def _of_kind(facts: RunFacts) -> Iterator[Figure | None]:
     lines = [
         Line(label, *series_of(facts.rows, "step", name), color=number) for number, (name, label) in enumerate(pairs, 1)
     ]
-    yield _figure([line for line in lines if len(line.x)], "reward", "optimizer steps", "Rewards of the answers", SMALL)
+    return _figure(
+        [line for line in lines if len(line.x)], "reward", "optimizer steps", "Rewards of the answers", SMALL
+    )
 
 
 def _losses(facts: RunFacts, x_name: str) -> Figure | None:
