@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "trains a model; resumes after a stop or a crash",
     "sample": "writes text with a trained model",
     "chat": "talks with a model that was trained on conversations",
+    "serve": "serves a trained model as OpenAI's API and as a chat page",
     "evaluate": "evaluates a trained model on tasks and texts, and compares runs by their scores",
     "classify": "labels texts with a trained classifier, or scores it",
     "adapter": "takes the adapter out of a fine-tuned run, or merges it into the model",

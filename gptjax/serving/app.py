@@ -16,14 +16,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gptjax.serving import errors, page, prompts, requests, stream
+from gptjax.serving import errors, page, requests, stream, tokenizing
 from gptjax.serving import responses as bodies
 from gptjax.serving.answers import Answers
 from gptjax.serving.counting import CONTENT_TYPE, Counts
 from gptjax.serving.errors import APIError
 from gptjax.serving.guards import Guard, Limits, read_body
 from gptjax.serving.models import Served
-from gptjax.serving.tokens import detokenized, tokenized
 
 CLIENT_GONE = 499  # in logs and metrics, as nginx counts it: nobody was there to be answered
 _log = logging.getLogger(__name__)
@@ -124,14 +123,14 @@ class Server:
 
     async def tokenize(self, request: Request) -> Response:
         fields = requests.Fields(requests.parsed_body(await read_body(request, self.limits)))
-        return JSONResponse(tokenized(self.served, fields))
+        return JSONResponse(tokenizing.tokens_of(self.served, fields))
 
     async def detokenize(self, request: Request) -> Response:
         fields = requests.Fields(requests.parsed_body(await read_body(request, self.limits)))
-        return JSONResponse(detokenized(self.served, fields))
+        return JSONResponse(tokenizing.text_of(self.served, fields))
 
     async def tokenizer_info(self, request: Request) -> Response:
-        return JSONResponse(prompts.tokenizer_info(self.served))
+        return JSONResponse(tokenizing.tokenizer_info(self.served))
 
 
 class Door:

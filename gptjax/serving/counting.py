@@ -45,7 +45,7 @@ class Counts:
         self.registry.register(_EngineFigures(served))  # type: ignore[arg-type]  # any object with `collect`
         ProcessCollector(registry=self.registry)
         of_server: dict[str, Any] = dict(namespace="gptjax", registry=self.registry)
-        self.answered = Counter("http_requests", "HTTP requests, by what was answered.", ("path", "status"), **of_server)
+        self.answered = Counter("http_requests", "HTTP requests, by answer.", ("path", "status"), **of_server)
         self.seconds = Histogram("http_request_seconds", "Seconds to answer.", ("path",), buckets=SECONDS, **of_server)
         self.open = Gauge("http_requests_open", "HTTP requests that are being answered.", **of_server)
 

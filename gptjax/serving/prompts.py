@@ -58,7 +58,7 @@ def conversation_tokens(served: Served, messages: Sequence[tuple[str, str]]) -> 
             "messages",
             "no_chat_template",
         )
-    for place, (role, content) in enumerate(messages):
+    for place, (role, _) in enumerate(messages):
         if role not in ROLES:
             raise invalid(
                 f"Invalid value: '{role[:40]}'. Supported values are: {', '.join(map(repr, ROLES))}.",

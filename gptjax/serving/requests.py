@@ -164,6 +164,9 @@ class Fields:
         self._known.append(name)
         return self._left.pop(name, None)
 
+    def has(self, name: str) -> bool:
+        return self._left.get(name) is not None
+
     def text(self, name: str) -> str:
         """A text that must be given."""
         value = self.take(name)
@@ -207,7 +210,7 @@ class Fields:
 
     def params(self, n: int, **given: Any) -> SamplingParams:
         """The settings of the texts, with vLLM's names. given: those that the two kinds of requests name otherwise."""
-        fields = dict(
+        fields: dict[str, Any] = dict(
             temperature=self.decimal("temperature", 1.0, 0, 1e30),
             top_p=self._above_zero("top_p", 1.0, 1.0),
             top_k=self.integer("top_k", 0, -1, 2**31 - 1),
@@ -326,9 +329,7 @@ class Fields:
         if value is None:
             return False
         if not stream:
-            raise invalid(
-                "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options"
-            )
+            raise invalid("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
         if not isinstance(value, dict):
             raise wrong_type("stream_options", "an object", value)
         options = Fields(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gptjax.inference.request import TokenLogprob
 from gptjax.serving.answers import Answers, Part
-from gptjax.serving.tokens import Places, TokenTexts
+from gptjax.serving.tokens import Places
 
 
 class CompletionPieces:

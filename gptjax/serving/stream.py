@@ -23,6 +23,8 @@ async def events(response: Response) -> AsyncIterator[bytes]:
                 yield event(response.chunk([choice.opening()]))
         async for part in response.answers.parts():
             piece = response.choices[part.choice].piece(part)
+            if not (part.event.text or part.event.finish_reason or piece["logprobs"] or response.answers.asked.echo):
+                continue  # a part of a character, or of what may become a stop string
             yield event(response.chunk([piece]))
         if response.answers.asked.include_usage:
             yield event(response.chunk([]))
