@@ -97,8 +97,8 @@ def completion(body: Mapping[str, Any], most_choices: int) -> Asked:
     n = fields.integer("n", 1, 1, most_choices)
     if fields.integer("best_of", n, 1) != n:
         raise fields.refusal("best_of", f"choices are not compared, so it must be n = {n} or be left out")
-    logprobs: int | None = fields.integer("logprobs", -1, 0, MOST_LOGPROBS)
-    logprobs = None if logprobs < 0 else logprobs
+    top = fields.integer("logprobs", -1, 0, MOST_LOGPROBS)
+    logprobs = None if top < 0 else top
     echo = fields.flag("echo")
     asked = Asked(
         model=model,
@@ -204,7 +204,7 @@ class Fields:
         _in_range(name, value, low, high, "decimal")  # a huge integer is no float
         return float(value)
 
-    def streamed(self) -> dict[str, bool]:
+    def streamed(self) -> dict[str, Any]:
         stream = self.flag("stream")
         return {"stream": stream, "include_usage": self._include_usage(stream)}
 
