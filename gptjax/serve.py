@@ -35,10 +35,11 @@ from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
+from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, local_path
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, one_line
-from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint import load_for_inference, saved_config
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import check_tokenizer
 
@@ -98,8 +99,8 @@ def serve() -> None:
     check_origins()
     socket = listening(HOST.value, PORT.value)
     use_compilation_cache()
-    generator, renderer, metadata = load_generator(notes)
-    engine = start_engine(generator, notes)
+    generator, renderer, metadata, adapters = load_generators(notes)
+    engine = start_engine(generator, adapters, notes)
     name = NAME.value or Path(WORKDIR.value).resolve().name
     served = Served(
         name=name,
@@ -107,7 +108,6 @@ def serve() -> None:
         generator=generator,
         renderer=renderer,
         fingerprint=f"step-{metadata['step']}-{hash_of_params(metadata, EMA.value)}",
-        limit=MAX_LENGTH.value or None,
     )
     limits = Limits(
         seconds=MAX_SECONDS.value,
@@ -176,11 +176,13 @@ def check_origins() -> None:
 # --- The model
 
 
-def load_generator(notes: Console) -> tuple[Generator, Renderer | None, dict[str, Any]]:
-    """The run's model with its tokenizer, what makes prompts from conversations, and the checkpoint's metadata.
+def load_generators(
+    notes: Console,
+) -> tuple[Generator, Renderer | None, dict[str, Any], dict[str, Generator]]:
+    """The run's model, what makes prompts from conversations, the checkpoint's metadata, and the adapters by name.
 
     Raises:
-      ConfigError: the run's files do not belong together.
+      ConfigError: the run's files do not belong together, or an adapter does not fit the run.
     """
     mesh = decoding_mesh(MESH.value)
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
@@ -192,32 +194,51 @@ def load_generator(notes: Console) -> tuple[Generator, Renderer | None, dict[str
         renderer = Renderer(template_of(fingerprint["template"], "template"), run_tokenizer)
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":  # only its matrix products are faster
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    generator = Generator(
-        params,
-        config,
-        run_tokenizer,
-        source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
-        begin_id=fingerprint.get("begin_id"),
-        objective=config.training.objective,
-        weights=WEIGHTS.value,
-        mesh=mesh,
-    )
+
+    def generator(params: Any, config: Any) -> Generator:
+        return Generator(
+            params,
+            config,
+            run_tokenizer,
+            source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
+            begin_id=fingerprint.get("begin_id"),
+            objective=config.training.objective,
+            weights=WEIGHTS.value,
+            mesh=mesh,
+        )
+
+    base = generator(params, config)
+    adapters = {}
+    for name in ADAPTER.value:
+        if saved_config(WORKDIR.value).model.lora_rank:
+            raise ConfigError(f"--adapter={name}: must not be given for a run that has an adapter itself")
+        loaded = load_adapter(name, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
+        merged, model = loaded.over(params)
+        adapters[Path(name).name] = generator(merged, dataclasses.replace(config, model=model))
     count = sum(x.size for x in jax.tree.leaves(params))
     kind = f"template {renderer.template.name}" if renderer else "no chat template: it continues texts"
     notes.print(
-        f"{WORKDIR.value}: step {metadata['step']:,} ({CHECKPOINT.value}), {count:,} parameters, {generator.weights} "
+        f"{WORKDIR.value}: step {metadata['step']:,} ({CHECKPOINT.value}), {count:,} parameters, {base.weights} "
         f"on {jax.default_backend()}, {kind}",
         style="dim",
     )
-    return generator, renderer, metadata
+    return base, renderer, metadata, adapters
 
 
-def start_engine(generator: Generator, notes: Console) -> Engine:
+def start_engine(generator: Generator, adapters: dict[str, Generator], notes: Console) -> Engine:
     began = time.perf_counter()
-    engine = Engine(generator, max_waiting=MAX_WAITING.value)
+    engine = Engine(
+        generator,
+        num_slots=NUM_SLOTS.value,
+        max_context=MAX_LENGTH.value or None,
+        max_waiting=MAX_WAITING.value,
+        max_adapters=len(adapters),
+    )
+    for name, with_adapter in adapters.items():
+        engine.add_adapter(name, with_adapter)
     engine.start()
     notes.print(
-        f"{counted(engine.metrics.num_slots, 'slot')}, context {generator.config.max_positions:,} tokens, compiled in "
+        f"{counted(engine.metrics.num_slots, 'slot')}, context {engine.max_context:,} tokens, compiled in "
         f"{time.perf_counter() - began:.1f} s",
         style="dim",
     )

@@ -51,8 +51,6 @@ class Answers:
         self._seconds, self._began = seconds, self._loop.time()
         adapter = served.adapter(asked.model)
         params = dataclasses.replace(asked.params, stop_token_ids=self._stop_token_ids())
-        if params.max_tokens is None and served.limit is not None:
-            params = dataclasses.replace(params, max_tokens=served.room(len(self.prompts[0].tokens)))
         try:
             for prompt in self.prompts:
                 self.requests.append(self._submit(prompt, params, adapter))

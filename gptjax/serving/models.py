@@ -22,7 +22,6 @@ class Served:
       engine: writes texts with the generator's model.
       renderer: makes prompts from conversations; None: the run was not trained on any.
       fingerprint: identifies the parameters.
-      limit: the most tokens of prompt and text together; None: the context.
       created: seconds since 1970.
     """
 
@@ -31,24 +30,19 @@ class Served:
     generator: Generator
     renderer: Renderer | None
     fingerprint: str
-    limit: int | None = None
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
 
     @property
     def context(self) -> int:
-        """The most tokens of prompt and text together. A model reads all but the last token that it writes, so that
-        this last one has room as well (see `room`)."""
-        own = self.generator.config.max_positions
-        return own if self.limit is None else min(own, self.limit)
-
-    @property
-    def most_prompt_tokens(self) -> int:
-        return self.context
+        """The most tokens of prompt and text together."""
+        return self.engine.max_context
 
     def room(self, prompt_tokens: int) -> int:
-        """How many tokens can be written after a prompt."""
-        room = self.generator.family.room(prompt_tokens)
-        return room if self.limit is None else max(0, min(room, self.limit - prompt_tokens))
+        """How many tokens can be written after a prompt: the model need not read the last of them."""
+        own = self.generator.config.max_positions
+        return min(
+            self.generator.family.room(prompt_tokens), max(0, self.context - prompt_tokens + (self.context == own))
+        )
 
     @property
     def texts(self) -> TokenTexts:

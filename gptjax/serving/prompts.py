@@ -111,8 +111,8 @@ def _known(served: Served, tokens: Sequence[int]) -> list[int]:
 def _check_room(served: Served, asked: Asked, prompt_tokens: int) -> None:
     """Raises APIError if the prompt, or the prompt with max_tokens, does not fit."""
     what = "messages" if asked.chat else "prompt"
-    if served.generator.family.continues and prompt_tokens > served.most_prompt_tokens:
-        raise _too_long(served, served.most_prompt_tokens, counted(prompt_tokens, "token"), what)
+    if served.generator.family.continues and prompt_tokens > served.context:
+        raise _too_long(served, served.context, counted(prompt_tokens, "token"), what)
     wanted, room = asked.params.max_tokens, served.room(prompt_tokens)
     if wanted is not None and wanted > room:
         limit = served.context
