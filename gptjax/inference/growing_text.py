@@ -52,16 +52,20 @@ class GrowingText:
         self.request.completion_tokens += 1
         if token in self.end_ids and self.num_tokens > self.request.params.min_tokens:
             self._stop_reason = None if token == self._eos_id else token
+            self._score(token, logprob, top)
             self.end("stop")
             return
         self._tokens.append(token)
-        if self.request.params.logprobs is not None:
-            self._logprobs.append(TokenLogprob(token, logprob, tuple(top)))
+        self._score(token, logprob, top)
         if self._stream.push(token):
             self._stop_reason = self._stream.stopped_by
             self.end("stop")
         elif self.num_tokens >= self.limit:
             self.end("length")
+
+    def _score(self, token: int, logprob: float, top: Sequence[tuple[int, float]]) -> None:
+        if self.request.params.logprobs is not None:
+            self._logprobs.append(TokenLogprob(token, logprob, tuple(top)))
 
     def end(self, reason: str, error: str | None = None) -> None:
         """Ends the text for one of FINISH_REASONS, unless it has ended."""

@@ -46,7 +46,7 @@ class Event:
     index: int  # which of the n texts
     text: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...] | None = None  # one per token, if the request asks for them
+    logprobs: tuple[TokenLogprob, ...] | None = None  # one per token, also of one that ended the text, if asked for
     finish_reason: str | None = None  # the last event of an index has one of FINISH_REASONS
     stop_reason: str | int | None = None  # the stop string or stop token that ended it
 

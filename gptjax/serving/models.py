@@ -39,10 +39,7 @@ class Served:
 
     def room(self, prompt_tokens: int) -> int:
         """How many tokens can be written after a prompt: the model need not read the last of them."""
-        own = self.generator.config.max_positions
-        return min(
-            self.generator.family.room(prompt_tokens), max(0, self.context - prompt_tokens + (self.context == own))
-        )
+        return self.context + 1 - prompt_tokens if self.generator.family.continues else self.context
 
     @property
     def texts(self) -> TokenTexts:
