@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--base_steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=150)
     options = parser.parse_args()
     data, base = prepared(options.folder), options.folder / "base"
     measure.train(base, data, {
@@ -38,13 +38,14 @@ def main() -> None:
         run = options.folder / f"grpo_{seed}"
         measure.train(run, data, measure.on_policy("grpo", seed, base, base, options.steps) | LENGTHS | {
             "training.reward": "final_number", "training.batch_size": 16, "evaluation.every": "50 steps",
+            "optimizer.learning_rate": 1e-4,
         })  # fmt: skip
         rows.append(measure.row("GRPO", seed, run))
         print(rows[-1], flush=True)
-    with open(HERE / "word_problems.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+        with open(HERE / "word_problems.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def prepared(folder: Path) -> Path:
