@@ -218,5 +218,5 @@ def _yaml_lines(head: str, value: Any, indent: int) -> list[str]:
 
 def _scalar(value: Any) -> str:
     """As JSON, but with escapes for the characters that YAML reads as ends of lines or refuses."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", json.dumps(value, ensure_ascii=False))
     return re.sub("[\x7f-\x9f\u2028\u2029\ufeff]", lambda found: f"\\u{ord(found[0]):04x}", text)

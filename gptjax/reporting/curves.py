@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptjax.formatting import count_text
+from gptjax.reporting.document import plain
 
 WIDTH, HEIGHT = 680, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 22, 12, 38
@@ -163,7 +164,8 @@ def _legend(lines: Sequence[Line], height: int) -> str:
     for number, line in enumerate(lines):
         y = TOP + 10 + 16 * number
         color = f"var(--line-{(line.color - 1) % LINES + 1})"
-        name = line.name if len(line.name) <= 60 else line.name[:59] + "…"
+        name = plain(line.name)
+        name = name if len(name) <= 60 else name[:59] + "…"
         parts.append(
             f'<text x="{WIDTH - RIGHT - 30}" y="{y + 4}" text-anchor="end" fill="var(--ink)">{html.escape(name)}</text>'
             f'<line x1="{WIDTH - RIGHT - 22}" x2="{WIDTH - RIGHT - 2}" y1="{y}" y2="{y}" stroke="{color}" '

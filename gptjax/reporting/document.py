@@ -7,6 +7,7 @@ are removed by `plain`.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Union
 
@@ -116,6 +117,11 @@ class Document:
         return [section for section in self.sections if section.blocks]
 
 
+def writable(text: str) -> str:
+    """Text that any form can be written with: control characters become visible, half characters of UTF-16 '�'."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", visible(text))
+
+
 def plain(text: object) -> str:
     """Text from data, for the inside of a line: without control characters, line breaks and backquotes."""
-    return visible(" ".join(str(text).split())).replace("`", "'")
+    return writable(" ".join(str(text).split())).replace("`", "'")

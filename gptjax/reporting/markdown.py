@@ -18,8 +18,8 @@ from gptjax.reporting.document import (
     Section,
     Table,
     Tiles,
+    writable,
 )
-from gptjax.terminal import visible
 
 
 def markdown(sections: Sequence[Section]) -> str:
@@ -67,6 +67,7 @@ def inline(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
+    text = writable(text)
     text = " ".join(text.split()).join((" " * text.startswith(" "), " " * (text.endswith(" ") and bool(text.strip()))))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", text)
@@ -76,7 +77,7 @@ def fenced(text: str, kind: str = "") -> str:
     """Text as a code block, with a fence that is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{kind}\n{visible(text)}\n{fence}"
+    return f"{fence}{kind}\n{writable(text)}\n{fence}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> str:

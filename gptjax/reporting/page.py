@@ -25,8 +25,8 @@ from gptjax.reporting.document import (
     Sample,
     Table,
     Tiles,
+    writable,
 )
-from gptjax.terminal import visible
 
 STYLE = Path(__file__).with_name("page.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -133,7 +133,7 @@ def _table(table: Table) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(visible(text), quote=True)
+    return html.escape(writable(text), quote=True)
 
 
 def _inline(text: str) -> str:

@@ -27,8 +27,8 @@ from gptjax.reporting.document import (
     Sample,
     Table,
     Tiles,
+    writable,
 )
-from gptjax.terminal import visible
 
 TEMPLATE = Path(__file__).with_name("report.typ")
 FONT = "Libertinus Serif"  # comes with Typst
@@ -56,11 +56,11 @@ def pdf(document: Document) -> bytes:
 def as_data(document: Document) -> dict[str, Any]:
     """The document as JSON values for the template."""
     return {
-        "kind": _text(document.kind),
-        "title": _text(document.title),
+        "kind": writable(document.kind),
+        "title": writable(document.title),
         "subtitle": _runs(document.subtitle),
         "lead": _blocks(document.lead),
-        "sections": [{"title": _text(each.title), "blocks": _blocks(each.blocks)} for each in document.nonempty],
+        "sections": [{"title": writable(each.title), "blocks": _blocks(each.blocks)} for each in document.nonempty],
         "made": _runs(document.made),
     }
 
@@ -93,19 +93,15 @@ def _block(block: Block) -> dict[str, Any]:
             return {"kind": "table", "head": heads, "rows": cells, "right": sorted(right), "caption": _runs(caption)}
         case Figure(svg, alt, caption):
             drawing = re.sub(r'font-family="[^"]*"', f'font-family="{FONT}"', with_colors(svg))
-            return {"kind": "figure", "svg": drawing, "alt": _text(alt), "caption": _runs(caption)}
+            return {"kind": "figure", "svg": drawing, "alt": writable(alt), "caption": _runs(caption)}
         case Code(text):
-            return {"kind": "code", "text": _text(text)}
+            return {"kind": "code", "text": writable(text)}
         case Sample(prompt, text, how):
-            return {"kind": "sample", "prompt": _text(prompt), "text": _text(text), "how": _runs(how)}
+            return {"kind": "sample", "prompt": writable(prompt), "text": writable(text), "how": _runs(how)}
     raise TypeError(f"no PDF for {type(block).__name__}")
-
-
-def _text(text: str) -> str:
-    return visible(text)
 
 
 def _runs(text: str) -> list[list[Any]]:
     """Pieces of a text, each with whether it is code."""
-    pieces = re.split(r"`([^`]+)`", _text(text))
+    pieces = re.split(r"`([^`]+)`", writable(text))
     return [[piece, bool(number % 2)] for number, piece in enumerate(pieces) if piece]

@@ -9,10 +9,12 @@ import pytest
 from reported_runs import HOST, MARKUP, STEPS
 
 from gptjax.config import ConfigDict, hash_of
-from gptjax.reporting.document import Document, Figure, Folded, Note, Paragraph, Sample, Section, Table, Tiles
+from gptjax.reporting.document import Code, Document, Figure, Folded, Note, Paragraph, Sample, Section, Table, Tiles
 from gptjax.reporting.effort import Prices
 from gptjax.reporting.facts import gather, gather_all
+from gptjax.reporting.markdown import blocks_text
 from gptjax.reporting.page import page
+from gptjax.reporting.pdf import can_write_pdf, pdf
 from gptjax.reporting.privacy import names_of_machine, without_names
 from gptjax.reporting.sections import report_of
 from gptjax.reporting.settings import config_source
@@ -97,6 +99,13 @@ def test_every_kind_of_block_escapes_its_strings():
     document = Document(text, text, text, blocks, (Section("a", text, (Folded(text, blocks),)),), text)
     read = Read(page(document))
     assert "script" not in read.tags and MARKUP in read.text
+
+
+def test_half_characters_and_control_characters_can_be_written():
+    odd = "\ud800 \x00 \x1b[31m 漢字 😀"
+    document = Document(odd, odd, odd, (Paragraph(odd), Code(odd)), (), odd)
+    assert "� ␀ ␛[31m 漢字 😀" in page(document).encode().decode() and "�" in blocks_text(document.lead)
+    assert can_write_pdf() is False or pdf(document).startswith(b"%PDF")
 
 
 @pytest.fixture
