@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
                 step=metadata["step"],
             ).name
         )
-    for line in (*lines, *padding(config.model, run_tokenizer), *how_to_load(family, config.model, folder, files)):
+    for line in (*lines, *to_know(config.model, run_tokenizer), *how_to_load(family, config.model, folder, files)):
         notes.print(line)
 
 
@@ -174,7 +174,7 @@ def export_gguf(
             loading=[Code(f"llama-cli -m {name}")],
             step=metadata["step"],
         )
-    return [*lines, *padding(model, run_tokenizer), f"{folder}: {name}, {size / 1e6:,.1f} MB, for llama-cli -m"]
+    return [*lines, *to_know(model, run_tokenizer), f"{folder}: {name}, {size / 1e6:,.1f} MB, for llama-cli -m"]
 
 
 def check_flags() -> tuple[Path, int]:
@@ -262,15 +262,17 @@ def check(folder: Path, family: Family, expected: Any, batch: parity.Batch) -> l
     return [*lines, f"in transformers: {parity.in_words(theirs, 'the run')}"]
 
 
-def padding(model: ModelSettings, run_tokenizer: Tokenizer) -> list[str]:
-    """What to know of rows of the embedding that no token has."""
-    unused = model.vocab_size - run_tokenizer.vocab_size
-    if unused <= 0:
-        return []
-    return [
-        f"the embedding has {unused:,} more rows than the tokenizer has tokens, as in the run: other programs may draw "
-        "them, though training made them improbable"
-    ]
+def to_know(model: ModelSettings, run_tokenizer: Tokenizer) -> list[str]:
+    """What to know of rows of the embedding that no token has, and of experts that are full in training."""
+    lines = []
+    if (unused := model.vocab_size - run_tokenizer.vocab_size) > 0:
+        lines.append(
+            f"the embedding has {unused:,} more rows than the tokenizer has tokens, as in the run: other programs may "
+            "draw them, though training made them improbable"
+        )
+    if model.num_experts and model.expert_capacity:
+        lines.append("experts take every token, as in generation here; in training they drop some")
+    return lines
 
 
 def how_to_load(family: Family, model: ModelSettings, folder: Path, files: list[str]) -> list[str]:

@@ -138,6 +138,16 @@ def test_on_a_mesh_each_device_reads_its_own_part(tmp_path, monkeypatch):
     assert sum(matrices) <= opened.weights.bytes_read <= sum(matrices) + 8 * vectors
 
 
+def test_rows_that_no_token_has_and_full_experts_are_mentioned(tmp_path, capsys):
+    model = MODELS["mixtral"] | dict(vocab_size=288, expert_capacity=1.0)
+    save_run(tmp_path / "run", **model)
+    run_export(tmp_path / "run", tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "the embedding has 23 more rows than the tokenizer has tokens" in said
+    assert "experts take every token, as in generation here" in said
+    assert open_model(tmp_path / "out").model.vocab_size == 288
+
+
 def test_shards_are_as_small_as_asked_and_read_as_one(tmp_path):
     params, _ = written(tmp_path, "qwen3", shard_size=50_000)
     index = json.loads((tmp_path / INDEX).read_text())

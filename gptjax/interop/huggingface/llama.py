@@ -242,6 +242,8 @@ LLAMA = Family(
         head_width(),
         rope(),
         biases(**ATTENTION_BIAS, feedforward=("mlp_bias", False)),
+        says("rope_interleaved", False),
+        without_effect("is_llama_config"),
     ),
     (llama_tensors,),
     aliases=TIED,
