@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from gptjax.conversation import TEMPLATES, Renderer, Template, load_template
 from gptjax.files import folder_aside
 from gptjax.formatting import counted
 from gptjax.inference.devices import decoding_mesh
+from gptjax.interop.chat_template import recognized
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.model_folder import Opened, open_model, read_json
 from gptjax.interop.tokenizer_folder import chat_template
@@ -72,8 +74,9 @@ MESH = flags.DEFINE_string(
 TEMPLATE = flags.DEFINE_string(
     "template",
     AUTO,
-    f"How conversations are written, for gptjax chat: {', '.join(TEMPLATES)}, a JSON file, or none; {AUTO}: what "
-    "gptjax has exported is recognized. A template in Jinja is a program, and is not run.",
+    f"How conversations are written, for gptjax chat: {', '.join(TEMPLATES)}, a JSON file, or none; {AUTO}: as the "
+    "folder's chat template writes them, if it can be said as data. It is a program in Jinja, and only tried in a "
+    "sandbox.",
 )
 CHECK = flags.DEFINE_enum(
     "check", "auto", CHECKS, "Compare logits with those of transformers; auto: if it is installed."
@@ -147,7 +150,7 @@ def read_tokenizer(source: Path, opened: Opened) -> Tokenizer:
 
 
 def read_template(source: Path, own_tokenizer: Tokenizer, notes: Console) -> Template | None:
-    """The template of conversations that --template names or, by default, that gptjax has written into the folder.
+    """The template of conversations that --template names or, by default, that writes what the folder's writes.
 
     Raises:
       ConfigError: there is no such template, or the tokenizer lacks one of its control tokens.
@@ -163,13 +166,19 @@ def read_template(source: Path, own_tokenizer: Tokenizer, notes: Console) -> Tem
     for template in map(load_template, TEMPLATES):
         if written in (chat_template(template), chat_template(template, generation=False)):
             return template
-    if written:
-        notes.print(
-            "the folder has a chat template in Jinja, which gptjax does not run: give --template=chatml or another one "
-            "to chat with the model",
-            style="yellow",
-        )
-    return None
+    if not written:
+        return None
+    found, lines = recognized(written, own_tokenizer)
+    try:
+        if found is not None:
+            Renderer(found, own_tokenizer)
+    except ConfigError as error:
+        found, lines = None, [str(error)]
+    for line in lines:
+        notes.print(line, style="yellow", markup=False)
+    if found is None:
+        notes.print("give --template=chatml or another one to chat with the model", style="yellow", markup=False)
+    return found
 
 
 def their_template(source: Path) -> str:
@@ -180,6 +189,9 @@ def their_template(source: Path) -> str:
     if not (source / "tokenizer_config.json").is_file():
         return ""
     found = read_json(source / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = {each.get("name"): each.get("template") for each in found if isinstance(each, Mapping)}
+        found = named.get("default")
     return found if isinstance(found, str) else ""
 
 

@@ -135,7 +135,9 @@ REFERENCES = flags.DEFINE_enum(
     "references", "each", pairs.REFERENCES, "pairs: if a row has several targets, train on each or on the first."
 )
 TOKENIZER = flags.DEFINE_string(
-    "tokenizer", "bpe", "bpe | unigram | byte | char | a prepared folder or tokenizer file to reuse."
+    "tokenizer",
+    "bpe",
+    "bpe | unigram | byte | char | a prepared folder, a run, a downloaded model or a tokenizer's file to reuse.",
 )
 VOCAB_SIZE = flags.DEFINE_integer(
     "vocab_size",

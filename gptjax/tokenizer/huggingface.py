@@ -22,11 +22,11 @@ import tokenizers
 from gptjax.config import ConfigError
 from gptjax.json_files import parsed
 from gptjax.tokenizer.byte_level import BYTES
-from gptjax.tokenizer.interface import CONTROL_TOKENS, REPLACEMENT, Tokenizer
+from gptjax.tokenizer.interface import REPLACEMENT, Tokenizer
 
 KIND = "huggingface"
 FILE_NAME = "tokenizer.json"
-SPECIAL = dict(zip(("bos", "eos", "pad"), CONTROL_TOKENS[1:4]))  # their names there and here
+SPECIAL = ("bos", "eos", "pad")
 MOST_TOKENS = 1 << 24  # a larger id is a damaged file
 _BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 _DAMAGED = "must be a tokenizer.json of the `tokenizers` library"
@@ -73,13 +73,15 @@ class HuggingFaceTokenizer(Tokenizer):
         ids = {name: known[token] for name, token in self._special.items()}
         for i in (*controls.values(), *ids.values()):
             values[i] = b""
-        controls |= {SPECIAL[name]: i for name, i in ids.items()}
+        controls |= {token: ids[name] for name, token in self._special.items()}
         unknown = self._unknown_id()
         if unknown is not None and unknown not in ids.values():  # GPT-2's is the end of a text, and never needed
             values[unknown] = REPLACEMENT
-            controls["<unk>"] = unknown
+            ids["unk"] = unknown
         saved = {"kind": KIND, "special": self._special, "tokenizer": self._content}
         super().__init__(json.dumps(saved, ensure_ascii=False).encode(), values, controls)
+        # Their names are the file's own; a token named </s> need not be the end of a text.
+        self.unk_id, self.bos_id, self.eos_id, self.pad_id = map(ids.get, ("unk", *SPECIAL))
         self._check_no_text_is_a_control_token()
         self.lossless = _is_lossless(self._content, values)
 

@@ -228,3 +228,21 @@ def test_programs_that_would_compute_another_function_are_not_named(tmp_path):
     assert not any("mlx" in line for line in loading(FAMILIES["mistral"], model, "x"))
     decoders = {family.architecture for family in FAMILIES.values() if family.ours == "decoder"}
     assert VLLM <= decoders and decoders - VLLM == {"SmolLM3ForCausalLM"}
+
+
+def test_a_chat_template_of_others_is_recognized_or_named(tmp_path, capsys):
+    save_run(tmp_path / "run", template=load_template("turns"), **MODELS["llama"])
+    run_export(tmp_path / "run", tmp_path / "out")
+    path = tmp_path / "out/tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    others = settings["chat_template"].replace("message['content']", "('' ~ message['content'])")
+    path.write_text(json.dumps(settings | {"chat_template": [{"name": "default", "template": others}]}))
+    run_import(tmp_path / "out", tmp_path / "back")
+    saved = saved_metadata(tmp_path / "back")["fingerprint"]["template"]
+    assert saved["name"] == "imported" and saved["turns"] == load_template("turns").to_json()["turns"]
+    path.write_text(json.dumps(settings | {"chat_template": others.replace("~", "~ loop.index ~")}))
+    capsys.readouterr()
+    run_import(tmp_path / "out", tmp_path / "without")
+    said = capsys.readouterr().out
+    assert "chat template is not recognized" in said and "--template=chatml" in said
+    assert "template" not in saved_metadata(tmp_path / "without")["fingerprint"]

@@ -121,6 +121,15 @@ def test_special_tokens_are_those_that_the_folder_names(folders, tmp_path):
     assert load(tmp_path).control_ids == ours.control_ids
 
 
+def test_names_that_are_special_elsewhere_are_those_of_the_file(tmp_path):
+    """A model of conversations ends at its own token, although its vocabulary also has </s>."""
+    write_folder(tmp_path, MADE["llama2"])
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<s>", "bos_token": "</s>"}')
+    ours = load(tmp_path)
+    assert ours.control_ids == {"<unk>": 0, "<s>": 1, "</s>": 2}
+    assert (ours.unk_id, ours.bos_id, ours.eos_id, ours.pad_id) == (0, 2, 1, None)
+
+
 def test_one_thread_and_many_give_the_same_ids(folders):
     ours = load(folders["llama3"][0])
     texts = hostile_corpus(seed=4)[:300]
