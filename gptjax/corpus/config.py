@@ -28,8 +28,8 @@ from gptjax.settings import allowed_values, thaw
 from gptjax.user_code import named_function
 
 BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
-    *("evaluations", "extract", "clean", "select", "sketch", "copies", "passages", "join", "mark"),
-    *("contaminate", "overlap", "survey", "sample", "tokenizer"),
+    *("evaluations", "extract", "clean", "score", "select", "sketch", "copies", "passages", "join", "mark"),
+    *("contaminate", "overlap", "columns", "survey", "sample", "tokenizer"),
     *("source_sample", "source_tokenizer", "encode"),
 )
 PLACES = ("extract", "select", "copies")  # the stages that a user's stage may follow
@@ -112,6 +112,34 @@ def stage(
     return ConfigDict({**fields, "options": options})
 
 
+def score(
+    *,
+    name: str,
+    function: str,
+    min: float | None = None,
+    max: float | None = None,
+    weight: bool = False,
+    version: int = 1,
+    libraries: tuple[str, ...] = (),
+    **options: Any,
+) -> ConfigDict:
+    """A number for every document, from your own function: a classifier, a perplexity, a count.
+
+    Args:
+      name: any name that no other score has; the column of the number is score_NAME, and the reason for a document that
+        is dropped is score.min_NAME or score.max_NAME.
+      function: 'module:function', as for `stage`. It is given a list of documents, each a dict of text, uri, source,
+        license and language, and the options, and returns a finite number for each, in their order.
+      min, max: documents with a smaller or a greater number are dropped.
+      weight: the number, which must not be negative, multiplies the weight of the document's source.
+      version, libraries, options: as for `stage`.
+    """
+    fields = dict(name=name, function=function, weight=weight, version=version, libraries=tuple(libraries))
+    made = ConfigDict({**fields, "options": options})
+    made.min, made.max = min, max
+    return made
+
+
 def default() -> ConfigDict:
     """Every field (settings.py and cleaning/config.py), with values that make a corpus of good text."""
     config = thaw(Settings())
@@ -136,7 +164,9 @@ def validate(config: Any) -> None:
     """
     if "training" in config:
         raise ConfigError("this config describes a training run: give it to gptjax train")
-    check_fields(config, default())
+    fields = default().unlock()
+    fields.cleaning.by_language = config.cleaning.by_language  # its languages are the user's
+    check_fields(config, fields)
     check_values(config, allowed_values(Settings))
     for field in (*_WORDS, *(f"cleaning.recipes.{name}" for name in config.cleaning.recipes)):
         _check_members(field, get(config, field), str)
@@ -160,6 +190,7 @@ def validate(config: Any) -> None:
             raise ConfigError(f"passages.kind = {config.passages.kind!r}: only of running text")
     _validate_evaluations(config.contamination)
     _validate_stages(config.stages)
+    _validate_scores(config)
 
 
 def _check_members(field: str, given: Any, kind: Any) -> None:
@@ -247,6 +278,33 @@ def _validate_stages(given: Any) -> None:
             inspect.signature(function).bind({}, **one.options)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{field}: {one.function!r} must take a document and its options: {error}") from None
+
+
+def _validate_scores(config: Any) -> None:
+    names: list[str] = []
+    for one in config.scores:
+        if not isinstance(one, ConfigDict | FrozenConfigDict) or "weight" not in one:
+            raise ConfigError(f"scores: {one!r} is not allowed: make each with score(…)")
+        if not (isinstance(one.name, str) and re.fullmatch(r"[A-Za-z]\w*", one.name)) or one.name in names:
+            raise ConfigError(
+                f"scores: name = {one.name!r}: must be a name of letters, digits and _, different for each"
+            )
+        names.append(one.name)
+        field = f"scores: {one.name}"
+        for end in ("min", "max"):
+            if not (one[end] is None or isinstance(one[end], int | float)):
+                raise ConfigError(f"{field}: {end} = {one[end]!r}: must be a number")
+        if not isinstance(one.weight, bool):
+            raise ConfigError(f"{field}: weight = {one.weight!r}: must be True or False")
+        function = named_function(field, one.function)
+        try:
+            json.dumps(plain(one.options), allow_nan=False)
+            inspect.signature(function).bind([], **one.options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{field}: {one.function!r} must take documents and its options: {error}") from None
+    for one in config.sources if names else ():
+        if not cleaning.is_asked(config.cleaning, one):
+            raise ConfigError(f"scores: {one.name} is not cleaned: set cleaning.repair = True, or give it a recipe")
 
 
 def _validate_sources(given: Any) -> None:

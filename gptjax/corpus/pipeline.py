@@ -3,11 +3,13 @@
  evaluations evaluation sets → the index of their text (one task, if there are any)
  extract     pieces of sources → documents, in shards
  clean       documents → the same, repaired and masked, and figures of them (for sources with cleaning)
+ score       documents → the numbers that the config's own functions give them (if there are any)
  select      figures and rules → verdicts on documents that a rule drops
  sketch      documents → the hashes by which copies are found
  copies      all hashes → verdicts on documents that have copies (one task, in bounded memory)
  passages    documents → passages that also occur elsewhere: hashed, joined, marked (if the config asks for it)
  contaminate documents → verdicts on those that contain evaluation text; overlap: which items the corpus contains
+ columns     all of this → documents-00000.parquet … (if the config asks for it)
  survey      documents and verdicts → which documents are left, and in which split
  sample      the training split's documents → chunks, drawn at random
  tokenizer   chunks → tokenizer (one task); source_sample, source_tokenizer: the same for the sources of pairs, if they
@@ -23,10 +25,14 @@ document, given by its row in its shard, is dropped; no text is rewritten to dro
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gptjax.corpus.engine import Stage, TaskExecutor, run_stage
 from gptjax.corpus.forms import LABELLED, PAIRS, form_of
@@ -35,12 +41,15 @@ from gptjax.corpus.report import draw_samples, funnel, write_card
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.corpus.stages.clean import Clean
+from gptjax.corpus.stages.columns import JoinColumns
 from gptjax.corpus.stages.contaminate import FindEvaluationText, FindItems, IndexEvaluations
 from gptjax.corpus.stages.copies import FindCopies, SketchDocuments
 from gptjax.corpus.stages.encode import Encode
 from gptjax.corpus.stages.extract import Extract
 from gptjax.corpus.stages.own import OwnStage
 from gptjax.corpus.stages.passages import HashPassages, JoinPassages, MarkPassages
+from gptjax.corpus.stages.score import FILE as SCORES
+from gptjax.corpus.stages.score import Score, weights_of
 from gptjax.corpus.stages.select import Select
 from gptjax.corpus.stages.splits import split_of
 from gptjax.corpus.stages.survey import Survey
@@ -51,10 +60,10 @@ from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.user_code import code_hash
 
 STAGES: tuple[CorpusStage, ...] = (
-    *(IndexEvaluations(), Extract(), Clean(), Select()),
+    *(IndexEvaluations(), Extract(), Clean(), Score(), Select()),
     *(SketchDocuments(), FindCopies()),
     *(HashPassages(), JoinPassages(), MarkPassages()),
-    *(FindEvaluationText(), FindItems()),
+    *(FindEvaluationText(), FindItems(), JoinColumns()),
     *(Survey(), SampleText(), MakeTokenizer()),
     *(SampleText(of_sources=True), MakeTokenizer(of_sources=True), Encode()),
 )
@@ -131,9 +140,21 @@ class Pipeline:
             parts=[{"source": shard.source.name, **shard.documents} for shard in corpus.shards],
             stages=self.records,
         )
+        self._publish_documents()
         write_card(self.folder, manifest, draw_samples(corpus.shards, corpus.work, self.config.seed, corpus.form))
         write_manifest(self.folder, manifest)
         return manifest
+
+    def _publish_documents(self) -> None:
+        """Puts the files of the stage columns into the folder, without another copy if its disk has links."""
+        for shard in self.corpus.shards:
+            for entry in shard.files.get("columns", {}).values():
+                place = self.folder / f"documents-{shard.number:05d}.parquet"
+                place.unlink(missing_ok=True)
+                try:
+                    os.link(self.corpus.work / entry["name"], place)
+                except OSError:
+                    shutil.copyfile(self.corpus.work / entry["name"], place)
 
     def _assemble(self, split: str) -> dict:
         """Writes a split and returns its section of the manifest."""
@@ -143,6 +164,7 @@ class Pipeline:
                 part=shard.number,
                 source=shard.source.name,
                 weight=shard.source.weight,
+                weights=self._weights(shard),
                 tokens=corpus.work / shard.files["encode"][f"{split}.tokens"]["name"],
                 index=corpus.work / shard.files["encode"][f"{split}.index.npy"]["name"],
                 pairs=_place(corpus, shard, f"{split}.pairs.jsonl"),
@@ -160,6 +182,12 @@ class Pipeline:
         lost = ("unknown_tokens", "changed_documents")
         reports = [shard.encoded["splits"].get(split, {}) for shard in corpus.shards]
         return {**section, **{name: sum(report.get(name, 0) for report in reports) for name in lost}}
+
+    def _weights(self, shard: DocumentShard) -> np.ndarray | None:
+        """float64 [documents of the shard]: what the scores make of the source's weight; None without such scores."""
+        names = [one.name for one in self.config.scores if one.weight]
+        entry = shard.files.get("score", {}).get(SCORES)
+        return weights_of(self.corpus.work / entry["name"], names) if names and entry else None
 
     def _run(
         self,

@@ -96,6 +96,9 @@ class Settings(Section):
     # (gptjax/conversation/template.py); its control tokens are added to the tokenizer
     template: str = "chatml"
     stages: tuple[Any, ...] = ()  # your own stages, in addition to the built-in ones: (stage(…), …)
+    # numbers that your own functions give each document, for rules and sampling weights: (score(…), …)
+    scores: tuple[Any, ...] = ()
+    documents: bool = False  # also write all documents and what is known about them: documents-00000.parquet …
     duplicates: DuplicateSettings = DuplicateSettings()
     passages: PassageSettings = PassageSettings()
     contamination: ContaminationSettings = ContaminationSettings()

@@ -24,6 +24,8 @@ def default() -> ConfigDict:
             language_confidence=0.65,  # drop documents whose language is less certain than this (FineWeb's value)
             personal=(),  # personal data to mask; any of: email, ip, phone, iban, card, secret
             recipes=dict(rules.RECIPES),  # the rules of each recipe, in order: rules, groups, your own (rules.py)
+            # thresholds for single languages: {"de": {"gopher_quality": {"min_stop_words": 0}}}
+            by_language=ConfigDict(),
             **rules.default_thresholds(),  # a document exactly at this threshold is kept
         )
     )
@@ -47,6 +49,7 @@ def validate(config: Any) -> None:
             rules.chosen(recipe, config)
         except ConfigError as error:
             raise ConfigError(f"cleaning.recipes.{name}: {error}") from None
+    rules.check_by_language(config)
     if not 0 <= config.language_confidence <= 1:
         raise ConfigError(f"cleaning.language_confidence = {config.language_confidence}: must be in [0, 1]")
     if config.languages and not config.language:

@@ -11,7 +11,7 @@ installed module. It is given a document's cleaned text, and returns whether the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Rule:
     Attributes:
       group, name: name the rule; column: the figure (statistics.py); threshold: the last value that is allowed.
       language: the rule judges only documents of this or of unknown language; empty: all documents.
+      by_language: language → its own threshold; the rule judges documents of these languages, too.
     """
 
     group: str
@@ -39,6 +40,7 @@ class Rule:
     column: str
     threshold: float
     language: str = ""
+    by_language: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.group}.{self.name}"
@@ -46,9 +48,12 @@ class Rule:
     def objects(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """bool [documents]: whether the rule drops each; it never drops one whose figure is not a number."""
         figures = columns[self.column]
-        out = figures < self.threshold if self.name.startswith("min_") else figures > self.threshold
+        threshold: Any = self.threshold
+        if self.by_language:
+            threshold = np.array([self.by_language.get(one, self.threshold) for one in columns["language"]])
+        out = figures < threshold if self.name.startswith("min_") else figures > threshold
         if self.language:
-            out = out & np.isin(columns["language"], ("", self.language))
+            out = out & np.isin(columns["language"], ("", self.language, *self.by_language))
         return out
 
 
@@ -208,8 +213,37 @@ def chosen(names: Iterable[str], thresholds: Mapping[str, Any]) -> list[Rule | O
             raise ConfigError(f"{name!r}: there is no such rule or group of rules{suggestion(name, known)}")
         for rule in GROUPS.get(name) or (every[name],):
             threshold = thresholds[rule.group][rule.name]
-            found.append(Rule(rule.group, rule.name, rule.column, threshold, rule.language))
+            own = {language: rules[str(rule)] for language, rules in _by_language(thresholds) if str(rule) in rules}
+            found.append(Rule(rule.group, rule.name, rule.column, threshold, rule.language, own))
     return found
+
+
+def _by_language(thresholds: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """(language, rule → its threshold there), from language → group → name → threshold."""
+    return sorted(
+        (language, {f"{group}.{name}": limit for group, rules in groups.items() for name, limit in rules.items()})
+        for language, groups in thresholds.get("by_language", {}).items()
+    )
+
+
+def check_by_language(thresholds: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless the field by_language has thresholds of rules."""
+    known = [str(rule) for rules in GROUPS.values() for rule in rules]
+    field = "cleaning.by_language"
+    if odd := [name for name, groups in thresholds["by_language"].items() if not all(map(_has_items, groups.values()))]:
+        raise ConfigError(
+            f'{field}.{odd[0]}: expected groups of thresholds, as {{"gopher_quality": {{"min_words": 20}}}}'
+        )
+    for language, rules in _by_language(thresholds):
+        for name, limit in rules.items():
+            if name not in known:
+                raise ConfigError(f"{field}.{language}: there is no rule {name!r}{suggestion(name, known)}")
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise ConfigError(f"{field}.{language}.{name} = {limit!r}: must be a number")
+
+
+def _has_items(value: Any) -> bool:
+    return hasattr(value, "items")
 
 
 def decide(

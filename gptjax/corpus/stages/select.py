@@ -14,6 +14,7 @@ from gptjax.corpus.cleaning.rules import OwnRule, decide, first_objections, rule
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.clean import cleaned_shards
+from gptjax.corpus.stages.score import PREFIX, rules_of
 from gptjax.corpus.stages.verdicts import write_verdicts
 
 if TYPE_CHECKING:
@@ -28,16 +29,19 @@ def select(task: Task, folder: Path) -> dict:
     """Writes verdicts.parquet.
 
     inputs: documents, statistics (files of clean.py), rules: the fields of each rule (cleaning/rules.py); languages: if
-    given, only documents detected as one of these with `confidence` stay. options: none.
+    given, only documents detected as one of these with `confidence` stay; scores, if there are any. options: none.
 
     Reports documents and bytes; reasons: reason → [documents to which it is the first objection, documents to which it
     is any objection]; examples: reason, or KEPT → id, uri and first characters of some documents.
     """
     rules = [rule_of(fields) for fields in task.inputs["rules"]]
-    columns_of_rules = {rule.column for rule in rules}
+    columns_of_rules = {rule.column for rule in rules if not rule.column.startswith(PREFIX)}
     wanted = {"id", "bytes", "characters", "language", "language_confidence"} | columns_of_rules - {OwnRule.column}
     table = pq.read_table(task.path(task.inputs["statistics"]), columns=sorted(wanted))
     columns = {name: table[name].to_numpy() for name in wanted}
+    if scores := task.inputs.get("scores"):
+        of_scores = pq.read_table(task.path(scores))
+        columns |= {name: of_scores[name].to_numpy() for name in of_scores.column_names if name.startswith(PREFIX)}
     if OwnRule.column in columns_of_rules:
         texts = pq.read_table(task.path(task.inputs["documents"]), columns=[OwnRule.column])
         columns[OwnRule.column] = texts[OwnRule.column].to_numpy()
@@ -89,14 +93,18 @@ class Select(CorpusStage):
         return bool(cleaned_shards(corpus))
 
     def tasks(self, corpus: Corpus) -> tuple[Sequence[Any], Sequence[int]]:
-        settings = corpus.config.cleaning
-        return corpus.inputs(
-            lambda shard: {
+        settings, of_scores = corpus.config.cleaning, rules_of(corpus.config.scores)
+
+        def more(shard: Any) -> dict[str, Any]:
+            found = {
                 "statistics": shard.files["clean"]["statistics.parquet"],
                 **cleaning.verdict(settings, shard.source),
-            },
-            cleaned_shards(corpus),
-        )
+            }
+            if of_scores:
+                found |= {"rules": [*found["rules"], *of_scores], "scores": shard.files["score"]["scores.parquet"]}
+            return found
+
+        return corpus.inputs(more, cleaned_shards(corpus))
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         for shard, result in zip(cleaned_shards(corpus), results):

@@ -20,11 +20,12 @@ TOKENS_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True)
 class Encoded:
-    """One shard's documents of one split: tokens, index, the others are files of stages/encode.py."""
+    """One shard's documents of one split: tokens, index, those after it are files of stages/encode.py."""
 
     part: int
     source: str
     weight: float
+    weights: np.ndarray | None  # [documents of the shard]: these multiply the weight
     tokens: Path
     index: Path
     pairs: Path | None = None
@@ -44,11 +45,14 @@ def assemble(
     sources: dict[str, Counter[str]] = {}
     labels: list[np.ndarray] = []
     supervised = _Bits()
-    most = max((each.weight for each in encoded), default=0) if split == "train" else 1
+    most = max((each.weight * _largest(each.weights) for each in encoded), default=0) if split == "train" else 1
     for copy in range(int(np.ceil(most))):
         for each in encoded:
             index = np.load(each.index)
-            chosen = draws(index["id"], seed) < each.weight - copy
+            weight = (
+                each.weight if each.weights is None or split != "train" else each.weight * each.weights[index["row"]]
+            )
+            chosen = draws(index["id"], seed) < weight - copy
             if each.labels:
                 labels.append(np.load(each.labels)[chosen])
             if each.supervised:
@@ -71,6 +75,10 @@ def assemble(
             file.write(supervised.packed())
         section["supervised"] = {**file_entry(folder / supervised_name(split)), "tokens": supervised.ones}
     return section
+
+
+def _largest(weights: np.ndarray | None) -> float:
+    return 1.0 if weights is None else float(weights.max(initial=0))
 
 
 class _Bits:
