@@ -26,6 +26,7 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
         _summary(manifest),
         _sources(manifest),
         _funnel(manifest, pictures),
+        _cleaning(manifest),
         _kinds(manifest, pictures),
         _own_stages(manifest),
         _duplicates(manifest, pictures),
@@ -47,12 +48,12 @@ def _summary(manifest: dict) -> str:
         [split, of["documents"] // sides, size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()
     ]
-    return _section(
+    return section(
         "# Data card",
         "Written by `python -m gptjax.prepare`. This table counts a document as often as the weight of its source "
         "repeats it; all other tables count it once.",
-        _table(["split", what, "size", "tokens", "bytes per token"], rows),
-        f"Labels: {_inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
+        table(["split", what, "size", "tokens", "bytes per token"], rows),
+        f"Labels: {inline(', '.join(labels))}." if (labels := manifest.get("labels")) else "",
         *(f"{note[0].upper()}{note[1:]}." for note in shared_texts(manifest)),
     )
 
@@ -66,8 +67,8 @@ def _sources(manifest: dict) -> str:
         ]
         for one in manifest["sources"]
     ]
-    return _section(
-        "## Sources", _table(["source", "kind", "path", "licence", "language", "weight", "files", "size"], rows)
+    return section(
+        "## Sources", table(["source", "kind", "path", "licence", "language", "weight", "files", "size"], rows)
     )
 
 
@@ -90,17 +91,28 @@ def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
         for one in manifest["sources"]
     )
     skipped = [[reason, count, places_text(manifest, reason)] for reason, count in manifest["skipped"].items()]
-    return _section(
+    return section(
         "## From documents read to documents left",
         _picture("documents by stage", pictures.get("funnel")),
-        _table(["source", "", "documents", "size"], rows),
+        table(["source", "", "documents", "size"], rows),
         "A document whose end is held out is counted in both splits, with a part of its size in each." * shared,
-        _table(["skipped by the readers, or noted", "times", "first at"], skipped),
+        table(["skipped by the readers, or noted", "times", "first at"], skipped),
     )
 
 
+def _cleaning(manifest: dict) -> str:
+    """What repairing and masking changed, by kind."""
+    rows = [
+        [one["name"], what, kind, count]
+        for one in manifest["sources"]
+        for what, field in (("repaired documents", "repaired"), ("masked places", "masked"))
+        for kind, count in ((one["cleaned"] or {}).get(field) or {}).items()
+    ]
+    return section("## Repaired and masked", table(["source", "", "kind", "count"], rows)) if rows else ""
+
+
 def _kinds(manifest: dict, pictures: dict[str, str]) -> str:
-    return _section(
+    return section(
         "## Languages, licences and lengths of the documents that are left",
         _picture("lengths of documents, and shares of sources", pictures.get("kinds")),
         _by_kind("language", merged(manifest, "languages")),
@@ -113,7 +125,7 @@ def _by_kind(title: str, counts: dict[str, list[int]]) -> str:
     rows = [[name or "not known", documents, size_text(size)] for name, (documents, size) in ranked[:MOST_ROWS]]
     if rest := [of for _, of in ranked[MOST_ROWS:]]:
         rows.append([f"{len(rest)} others", sum(of[0] for of in rest), size_text(sum(of[1] for of in rest))])
-    return _table([title, "documents", "size"], rows)
+    return table([title, "documents", "size"], rows)
 
 
 def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
@@ -127,15 +139,15 @@ def _duplicates(manifest: dict, pictures: dict[str, str]) -> str:
         for name, count in copies.items()
         if isinstance(count, int) and name not in ("documents", "clusters")
     ]
-    return _section(
+    return section(
         "## Duplicates",
-        f"Searched: {_inline(how)}." if how else "",
+        f"Searched: {inline(how)}." if how else "",
         _picture("the probability that two documents are compared, and sizes of clusters", pictures.get("duplicates")),
-        _table(
+        table(
             ["", f"of {counted(copies['documents'], 'document')}"],
             [["clusters of copies", copies["clusters"]], *counts],
         ),
-        _table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
+        table(["documents in a cluster", "clusters"], list(copies.get("cluster_sizes", {}).items())),
     )
 
 
@@ -143,9 +155,9 @@ def _own_stages(manifest: dict) -> str:
     found = manifest.get("own_stages")
     if not found:
         return ""
-    return _section(
+    return section(
         "## Stages of its own",
-        _table(
+        table(
             ["stage", "function", "version", "documents", "changed", "dropped"],
             [
                 [name, *(one[each] for each in ("function", "version", "documents", "changed", "dropped"))]
@@ -160,10 +172,10 @@ def _passages(manifest: dict) -> str:
     if not found:
         return ""
     done = {"remove": "left out of their documents", "report": "only counted"}[found["action"]]
-    return _section(
+    return section(
         "## Repeated passages",
         f"Searched: every {found['kind']} of at least {found['words']} words. Later copies were {done}.",
-        _table(
+        table(
             ["passages", "later copies", "documents with copies", "characters in copies"],
             [[found[name] for name in ("passages", "later_copies", "documents_with_copies", "characters")]],
         ),
@@ -183,17 +195,17 @@ def _contamination(manifest: dict) -> str:
         for name, of in found["sets"].items()
     ]
     examples = [
-        f"{_inline(name)}, item {_inline(one['item'])}, {one['ngrams']} n-grams in document {one['document']}:\n\n"
+        f"{inline(name)}, item {inline(one['item'])}, {one['ngrams']} n-grams in document {one['document']}:\n\n"
         f"{_fenced(one['text'])}"
         for name, of in found["sets"].items()
         for one in of["examples"][:1]
     ]
-    return _section(
+    return section(
         "## Evaluation text in the corpus",
         f"Searched: runs of {found['ngram']} words that are also in an evaluation set; case and punctuation do not "
         f"matter. A shorter text of the set, of at least {found['least_words']} words, must match completely. "
         f"Documents with at least {found['least_hits']} different matches of one set were {done}.",
-        _table(
+        table(
             ["set", "items", "items in the corpus", "share", "still there", "documents", "items too short to check"],
             rows,
         ),
@@ -212,12 +224,12 @@ def _tokens(manifest: dict) -> str:
         for one in manifest["sources"]
         for split, counts in one["splits"].items()
     ]
-    return _section(
+    return section(
         "## Tokens",
         f"{made['kind']}, {made['vocab_size']:,} tokens, hash {made['hash']}; stored as {manifest['dtype']}.",
-        f"{_inline(change)}." if (change := change_text(manifest)) else "",
-        f"{_inline(note[0].upper() + note[1:])}." if (note := supervised_text(manifest)) else "",
-        _table(["source", "split", "tokens", "bytes per token", *(f"by {name}" for name in others)], rows),
+        f"{inline(change)}." if (change := change_text(manifest)) else "",
+        f"{inline(note[0].upper() + note[1:])}." if (note := supervised_text(manifest)) else "",
+        table(["source", "split", "tokens", "bytes per token", *(f"by {name}" for name in others)], rows),
     )
 
 
@@ -228,10 +240,10 @@ def _samples(samples: Sequence[Sample]) -> str:
         if chosen:
             parts.append(f"## {title}")
         for one in chosen:
-            why = f"{_inline(one.reason)}: " if one.reason else ""
+            why = f"{inline(one.reason)}: " if one.reason else ""
             rest = "" if one.is_whole else " (its beginning)"
             parts.append(
-                f"{why}{_inline(one.source)}, {_inline(one.uri)}, document {one.id}{rest}\n\n{_fenced(one.text)}"
+                f"{why}{inline(one.source)}, {inline(one.uri)}, document {one.id}{rest}\n\n{_fenced(one.text)}"
             )
     return "\n\n".join(parts)
 
@@ -246,19 +258,19 @@ def _making(manifest: dict) -> str:
     rest = len(manifest["options"]) - len(options)
     versions = ", ".join(f"{name} {number}" for name, number in manifest["versions"].items())
     entries = [manifest[name]["file"] for name in ("tokenizer", "source_tokenizer") if name in manifest]
-    for section in manifest["splits"].values():
+    for split in manifest["splits"].values():
         entries += [
-            *section["shards"],
-            *(section[name] for name in ("offsets", "origins", "pairs", "labels", "supervised") if name in section),
+            *split["shards"],
+            *(split[name] for name in ("offsets", "origins", "pairs", "labels", "supervised") if name in split),
         ]
     files = [[entry["name"], entry["size"], entry["hash"]] for entry in entries]
     stages = ", ".join(f"{name} (version {of['version']})" for name, of in manifest["stages"].items())
-    return _section(
+    return section(
         "## How it was made",
         f"Stages: {stages}. Versions: {versions}.",
-        _table(["option", "value"], options),
+        table(["option", "value"], options),
         f"The other {rest} options have their default values; manifest.json has all." if rest else "",
-        _table(["file", "bytes", "xxh3 hash"], files),
+        table(["file", "bytes", "xxh3 hash"], files),
     )
 
 
@@ -276,18 +288,24 @@ def merged(manifest: dict, name: str) -> dict[str, list[int]]:
 # --- Markdown ---------------------------------------------------------------------------------------------------------
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
     return "\n\n".join([title, *(part for part in parts if part)])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table, with numbers aligned to the right; '' without rows."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], raw: bool = False) -> str:
+    """A table, with numbers aligned to the right; '' without rows. raw: the cells are Markdown."""
     if not rows:
         return ""
     right = [all(isinstance(row[i], int) or _is_number(row[i]) for row in rows) for i in range(len(header))]
     lines = [_row(header), _row(("--:" if one else "---") for one in right)]
     return "\n".join(
-        [*lines, *(_row(f"{cell:,}" if isinstance(cell, int) else _inline(cell) for cell in row) for row in rows)]
+        [
+            *lines,
+            *(
+                _row(f"{cell:,}" if isinstance(cell, int) else str(cell) if raw else inline(cell) for cell in row)
+                for row in rows
+            ),
+        ]
     )
 
 
@@ -299,7 +317,7 @@ def _is_number(cell: Any) -> bool:
     return bool(re.fullmatch(r"[\d,.]+( %| [KMGT]?B)?|", str(cell)))
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Escapes text for the inside of a line: no markup, no HTML, no border of a table."""
     text = visible(" ".join(str(text).split()))
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ def draw(folder: Path, manifest: dict) -> dict[str, str]:
     """Writes card_NAME.png for each picture that has data; returns name → file name."""
     pictures = {"funnel": (_draw_funnel,), "kinds": (_draw_lengths, _draw_shares)}
     if manifest["copies"]:
-        pictures["duplicates"] = (_draw_curve, _draw_clusters)
+        is_near = manifest["stages"]["sketch"]["options"]["bands"] > 0
+        panels = (
+            *([_draw_curve] if is_near else []),
+            *([_draw_clusters] if manifest["copies"]["cluster_sizes"] else []),
+        )
+        if panels:
+            pictures["duplicates"] = panels
     return {name: _save(folder / f"card_{name}.png", panels, manifest) for name, panels in pictures.items()}
 
 
@@ -45,7 +52,7 @@ def _save(path: Path, panels: tuple, manifest: dict) -> str:
 
 
 def _draw_funnel(axes: Any, manifest: dict) -> None:
-    """Text read, dropped by reason (for rules, the name without its group) and left, over all sources."""
+    """Text read, dropped by reason (for rules, without their group if that is clear), and left, of all sources."""
     read = sum(one["extracted"]["bytes"] for one in manifest["sources"])
     reasons: dict[str, int] = {}
     for one in manifest["sources"]:
@@ -53,7 +60,9 @@ def _draw_funnel(axes: Any, manifest: dict) -> None:
             reasons[reason] = reasons.get(reason, 0) + counts["bytes"]
     left = sum(counts["bytes"] for one in manifest["sources"] for counts in one["splits"].values())
     ranked = sorted(reasons, key=lambda reason: (-reasons[reason], reason))
-    out = [(reason.rpartition(".")[2], reasons[reason]) for reason in ranked[:MOST]]
+    names = Counter(reason.rpartition(".")[2] for reason in ranked)
+    short = {reason: name if names[name := reason.rpartition(".")[2]] == 1 else reason for reason in ranked}
+    out = [(short[reason], reasons[reason]) for reason in ranked[:MOST]]
     if rest := ranked[MOST:]:
         out.append((f"{len(rest)} other reasons", sum(reasons[reason] for reason in rest)))
     rows = [("read", read, BLUE), *((f"out: {name}", size, RED) for name, size in out), ("left", left, BLUE)]
@@ -93,10 +102,6 @@ def _draw_shares(axes: Any, manifest: dict) -> None:
 
 def _draw_curve(axes: Any, manifest: dict) -> None:
     made = manifest["stages"]["sketch"]["options"]
-    if not made["bands"]:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "only exact copies were searched for", ha="center")
-        return
     draw_s_curve(axes, manifest["stages"]["copies"]["options"]["threshold"], made["bands"], made["rows"])
 
 
@@ -114,9 +119,8 @@ def draw_s_curve(axes: Any, threshold: float, bands: int, rows: int) -> None:
 def _draw_clusters(axes: Any, manifest: dict) -> None:
     sizes = manifest["copies"]["cluster_sizes"]
     axes.bar(list(sizes), list(sizes.values()), color=BLUE)
-    if sizes:
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.5)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=0.5)
     axes.set(xlabel="documents in a cluster of copies", ylabel="clusters")
     axes.set_title("copies of a document", loc="left")
 

@@ -11,7 +11,8 @@ from gptjax.config import flatten
 from gptjax.corpus.config import default, evaluation, plain, source, validate
 from gptjax.corpus.manifest import finished
 from gptjax.corpus.pipeline import Pipeline
-from gptjax.corpus.report.card import _fenced, _inline, _making
+from gptjax.corpus.report import public_summary
+from gptjax.corpus.report.card import _cleaning, _fenced, _making, inline
 from gptjax.corpus.sources.listing import list_sources
 
 HOSTILE = "```\n# A title\n````text\n<script>alert(1)</script> | a | b |\x1b[31m\u202e\n"
@@ -83,7 +84,7 @@ def test_figures_equal_those_of_the_manifest(prepared):
     assert manifest["versions"]["gptjax"] in card and {"ftfy", "pyarrow"} <= manifest["versions"].keys()
     assert cells(card, "clusters of copies") == ["clusters of copies", "3"] and cells(card, "2") == ["2", "3"]
     for entry in (*manifest["splits"]["train"]["shards"], manifest["tokenizer"]["file"]):
-        assert cells(card, _inline(entry["name"])) == [_inline(entry["name"]), f"{entry['size']:,}", entry["hash"]]
+        assert cells(card, inline(entry["name"])) == [inline(entry["name"]), f"{entry['size']:,}", entry["hash"]]
     for name in re.findall(r"\]\((card_\w+\.png)\)", card):
         assert (output / name).read_bytes().startswith(b"\x89PNG") and (output / name).stat().st_size < 100_000
     assert len(list(output.glob("card_*.png"))) == 3
@@ -121,6 +122,29 @@ def test_the_card_has_no_sections_of_searches_that_did_not_run(sources, tmp_path
     assert (tmp_path / "exact" / "card_duplicates.png").exists()
 
 
+def test_what_was_repaired_and_masked_is_told_by_kind():
+    sources = [
+        {"name": "a", "cleaned": {"repaired": {"encoding": 3}, "masked": {"email": 5, "ip": 0}}},
+        {"name": "b", "cleaned": None},
+    ]
+    told = _cleaning({"sources": sources})
+    assert "| a | repaired documents | encoding | 3 |" in told and "| a | masked places | email | 5 |" in told
+    assert _cleaning({"sources": sources[1:]}) == ""
+
+
+def test_the_public_summary_has_the_sections_of_the_template_and_only_figures_of_the_manifest(prepared):
+    output, manifest = prepared
+    told = (output / "public_summary.md").read_text()
+    for number in ("1.", "1.1", "1.2", "1.3", "2.", "2.1", "2.3", "2.4", "2.5", "2.6", "3.", "3.1", "3.2", "3.3"):
+        assert re.search(rf"^##+ {re.escape(number)} ", told, re.M), number
+    tokens = sum(of["tokens"] for of in manifest["splits"].values())
+    assert f"less than 1 billion tokens ({tokens:,} tokens" in told
+    assert cells(told, "a")[1] == "text" and cells(told, "a")[3] == "CC0 \\| &lt;b&gt;"
+    assert cells(told, "near duplicate")[1] == "1" and cells(told, "en")[1] == "20"
+    assert told.count("to be stated by the provider") >= 10 and "None in this folder" in told
+    assert public_summary.page(json.loads((output / "manifest.json").read_text())) == told, "from the manifest alone"
+
+
 def test_options_that_differ_from_the_defaults_are_listed_and_the_others_counted():
     made = default()
     made.split.validation_fraction = 0.125
@@ -137,5 +161,5 @@ def test_hostile_text_is_escaped():
     block = _fenced(HOSTILE)
     fence = block.split("text")[0]
     assert fence == "`" * 5 and block.endswith("\n" + fence) and block.count(fence) == 2
-    line = _inline(f"a\n{HOSTILE} **b** [c](d) ~~e~~ & \\")
+    line = inline(f"a\n{HOSTILE} **b** [c](d) ~~e~~ & \\")
     assert "\n" not in line and not re.search(r"(?<!\\)[|`*\[\]~_]|[<\x1b\u202e]", line)

@@ -25,4 +25,16 @@ def test_the_funnel_names_the_largest_reasons_and_counts_the_rest():
     _draw_funnel(axes, {"sources": [source]})
     assert axes.names[1] == "out: max_duplicate_paragraph_share_00" and axes.names[-2] == "out: 3 other reasons"
     assert len(set(axes.names)) == MOST + 3
+    both = ("gopher_repetition.max_line", "fineweb.max_line", "fineweb.max_words")
+    source["dropped"] = {name: {"bytes": 10 - number} for number, name in enumerate(both)}
+    _draw_funnel(axes, {"sources": [source]})
+    assert axes.names[1:-1] == tuple(f"out: {name}" for name in (*both[:2], "max_words"))
+
+
+def test_the_bars_of_the_funnel_add_up():
+    dropped = {f"rule_{number}": {"bytes": 100_000 * (20 - number)} for number in range(MOST + 3)}
+    out = sum(counts["bytes"] for counts in dropped.values())
+    source = {"extracted": {"bytes": 10**8}, "dropped": dropped, "splits": {"train": {"bytes": 10**8 - out}}}
+    axes = Axes()
+    _draw_funnel(axes, {"sources": [source]})
     assert abs(axes.sizes[0] - sum(axes.sizes[1:])) < 1e-9

@@ -104,8 +104,8 @@ def test_stages_follow_the_ones_that_they_name_in_the_given_order():
         for name, after in (("a", "select"), ("b", "extract"), ("c", "select"), ("d", "copies"))
     ]
     names = [each.name for each in with_own(STAGES, own)]
-    assert names[1:5] == ["extract", "b", "clean", "select"] and names[5:9] == ["a", "c", "sketch", "copies"]
-    assert names[9] == "d" and len(names) == len(BUILT_IN) + 4
+    assert names[1:6] == ["extract", "b", "clean", "score", "select"] and names[6:10] == ["a", "c", "sketch", "copies"]
+    assert names[10] == "d" and len(names) == len(BUILT_IN) + 4
 
 
 def test_an_own_stage_changes_and_drops_documents_and_is_counted(module, tmp_path):

@@ -1,0 +1,155 @@
+"""A draft of the public summary of training content that the EU asks of providers of general-purpose AI models.
+
+It has the sections of the European Commission's template of July 2025 (Regulation (EU) 2024/1689, article 53(1)(d)),
+filled as far as the manifest of a prepared folder knows. What only the provider can say is marked; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptjax.corpus.forms import CHAT_PREFERENCES, CONVERSATIONS, LABELLED, PAIRS, PREFERENCES
+from gptjax.corpus.report.card import inline, merged, section, table
+from gptjax.corpus.report.funnel import left_documents
+from gptjax.formatting import size_text
+
+ASKED = "**to be stated by the provider**"
+# The template's classes of size for text.
+_SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
+_CRAWLED = ("web",)  # kinds whose documents are pages
+_CONTENT = {
+    "web": "web pages",
+    "code": "source code",
+    "books": "books",
+    "papers": "scientific papers",
+    "wikipedia": "encyclopedia articles",
+    "text": "plain text",
+    "tables": "texts from tables",
+}
+_FORMS = {
+    PAIRS: "pairs of texts",
+    LABELLED: "labelled texts",
+    CONVERSATIONS: "conversations",
+    PREFERENCES: "preferences between texts",
+    CHAT_PREFERENCES: "preferences between answers in conversations",
+}
+
+
+def page(manifest: dict) -> str:
+    """The text of public_summary.md."""
+    parts = (
+        section(
+            "# Public summary of training content",
+            "A draft by `python -m gptjax.prepare`, in the form of the European Commission's template. Its figures are "
+            f"those of this prepared folder; what it cannot know is marked: {ASKED}. A model trained on several "
+            "folders needs one summary of all.",
+        ),
+        _general(manifest),
+        _sources(manifest),
+        _processing(manifest),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _general(manifest: dict) -> str:
+    tokens = sum(of["tokens"] for of in manifest["splits"].values())
+    size = sum(of["bytes"] for of in manifest["splits"].values())
+    bracket = next((name for most, name in _SIZES if tokens < most), "more than 10 trillion tokens")
+    kinds = sorted(
+        {_FORMS.get(manifest.get("form", ""), _CONTENT.get(one["kind"], one["kind"])) for one in manifest["sources"]}
+    )
+    languages = sorted(merged(manifest, "languages").items(), key=lambda item: (-item[1][1], item[0]))
+    return section(
+        "## 1. General information",
+        "### 1.1 Provider",
+        table(["", ""], [["name and contact", ASKED], ["authorised representative", ASKED]], raw=True),
+        "### 1.2 Model",
+        table(
+            ["", ""],
+            [["names and versions of the model", ASKED], ["models that it was made from", ASKED],
+             ["date of placement on the Union market", ASKED]],
+            raw=True,
+        ),
+        "### 1.3 Modalities and size",
+        table(
+            ["", ""],
+            [
+                ["modality", "text"],
+                ["size of the training data", f"{bracket} ({tokens:,} tokens, {size_text(size)} of text)"],
+                ["types of content", ", ".join(kinds)],
+                ["latest date of acquisition", ASKED],
+                ["linguistic characteristics", f"{len([name for name, _ in languages if name])} identified languages"],
+            ],
+            raw=True,
+        ),
+        table(
+            ["language", "documents", "size"],
+            [[name or "not identified", count, size_text(of)] for name, (count, of) in languages[:20]],
+        ),
+    )  # fmt: skip
+
+
+def _sources(manifest: dict) -> str:
+    def rows(crawled: bool) -> list[list[Any]]:
+        return [
+            [
+                *(one["name"], one["kind"], one["path"], _licence(one), left_documents(one)),
+                size_text(sum(of["bytes"] for of in one["splits"].values())),
+            ]
+            for one in manifest["sources"]
+            if (one["kind"] in _CRAWLED) is crawled
+        ]
+
+    header = ["source", "kind", "path", "licence", "documents", "size"]
+    return section(
+        "## 2. List of data sources",
+        "### 2.1 Publicly available datasets, and 2.2 data obtained from third parties",
+        table(header, rows(False)) or "None.",
+        f"Which of these are publicly available datasets, with their addresses, and which were licensed: {ASKED}."
+        * bool(rows(False)),
+        "### 2.3 Data crawled and scraped from online sources",
+        table(header, rows(True)) or "None in this folder.",
+        f"Names and purposes of the crawlers, the period of crawling, and the most frequent domain names: {ASKED}."
+        * bool(rows(True)),
+        "### 2.4 User data",
+        f"The manifest does not know whether any source holds data of users: {ASKED}.",
+        "### 2.5 Synthetic data",
+        f"The manifest does not know whether any source was generated by a model: {ASKED}.",
+        "### 2.6 Other sources",
+        f"{ASKED}.",
+    )
+
+
+def _licence(one: dict) -> str:
+    if one["license"]:
+        return one["license"]
+    found = sorted(((size, name) for name, (_, size) in one["licenses"].items() if name), reverse=True)
+    return ", ".join(name for _, name in found[:5]) + ", and others" * (len(found) > 5) or "not known"
+
+
+def _processing(manifest: dict) -> str:
+    code = [one for one in manifest["sources"] if one["kind"] == "code"]
+    kept = sorted({name for one in code for name in one["options"].get("licenses", ())})
+    masked: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    for one in manifest["sources"]:
+        for kind, count in ((one["cleaned"] or {}).get("masked") or {}).items():
+            masked[kind] = masked.get(kind, 0) + count
+        for reason, counts in one["dropped"].items():
+            reasons[reason] = reasons.get(reason, 0) + counts["documents"]
+    dropped = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    chosen = f"Of source code, only files under these licences were kept: {inline(', '.join(kept))}." if kept else ""
+    return section(
+        "## 3. Data processing",
+        "### 3.1 Reservations of rights (text and data mining)",
+        f"Measures to respect reservations of rights, before and during collection: {ASKED}.",
+        chosen,
+        "### 3.2 Removal of illegal content",
+        f"Measures to avoid or remove illegal content: {ASKED}.",
+        table(["personal data masked", "places"], sorted(masked.items())) or "No personal data was masked.",
+        "### 3.3 Other information",
+        table(["documents dropped because of", "documents"], [list(row) for row in dropped])
+        or "No document was dropped.",
+        "Copies were searched for." if manifest["copies"] else "",
+        "The data was searched for the text of evaluation sets." if manifest["contamination"] else "",
+    )
