@@ -1,14 +1,18 @@
 """Measures extractors of text from HTML: tokens kept and left out on pages with known text, and MB/s on archives.
 
-  python experiments/corpus/extraction.py ARCHIVES [--repeats=3]
+  python experiments/corpus/extraction.py [ARCHIVES] [--repeats=3]
 
-ARCHIVES: a folder of .warc files. The known pages are those of tests/corpus/sources/pages. One process; pages are
+ARCHIVES: a folder of .warc files; without it only quality is measured. The known pages are those of
+tests/corpus/sources/pages and of known_pages.py; on these, trafilatura is also called directly, with its own settings.
+ One process; pages are
 decoded and in memory. Only extraction is timed, and, separately, splitting archives into pages.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import logging
 import platform
 import re
 import statistics
@@ -16,6 +20,9 @@ import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+
+import trafilatura
+from known_pages import known_pages
 
 from gptjax.corpus.formats import encoding
 from gptjax.corpus.sources import web
@@ -34,27 +41,43 @@ VARIANTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archives")
+    parser.add_argument("archives", nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in ("trafilatura", "resiliparse", "fastwarc", "lxml"))
     print(f"Python {platform.python_version()}, {versions}; one process, medians of {arguments.repeats}\n")
     quality()
-    speed(arguments.archives, arguments.repeats)
+    if arguments.archives:
+        speed(arguments.archives, arguments.repeats)
 
 
 def quality() -> None:
-    known = sorted(KNOWN.glob("*.html"))
-    print(f"| | precision | recall | F1 | worst of {len(known)} pages |\n|---|---:|---:|---:|---|")
-    for name, options in VARIANTS.items():
-        scores = {}
-        for path in known:
-            html = encoding.decode(path.read_bytes()).text
-            text = page_text(html, {**web.OPTIONS, **options}, Counter()) or ""
-            scores[path.stem] = score(tokens(text), tokens(path.with_suffix(".txt").read_text(encoding="utf-8")))
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+    known = {
+        path.stem: (encoding.decode(path.read_bytes()).text, path.with_suffix(".txt").read_text(encoding="utf-8"))
+        for path in sorted(KNOWN.glob("*.html"))
+    } | known_pages()
+    ours = {name: functools.partial(extracted, options) for name, options in VARIANTS.items()}
+    theirs = {
+        f"trafilatura itself, {', '.join(map(str, fields)) or 'as it comes'}": functools.partial(itself, fields)
+        for fields in ({}, {"fast": True}, {"favor_recall": True}, {"favor_precision": True})
+    }
+    print(f"| | precision | recall | F1 | pages lost | worst of {len(known)} pages |\n|---|---:|---:|---:|---:|---|")
+    for name, extract in (ours | theirs).items():
+        texts = {page: extract(html) for page, (html, _) in known.items()}
+        scores = {page: score(tokens(text), tokens(known[page][1])) for page, text in texts.items()}
+        lost = sum(not text for text in texts.values())
         means = " | ".join(f"{statistics.mean(column):.3f}" for column in zip(*scores.values()))
         worst = min(scores, key=lambda page: scores[page][2])
-        print(f"| {name} | {means} | {worst}: {scores[worst][2]:.3f} |")
+        print(f"| {name} | {means} | {lost} | {worst}: {scores[worst][2]:.3f} |")
+
+
+def extracted(options: dict, html: str) -> str:
+    return page_text(html, {**web.OPTIONS, **options}, Counter()) or ""
+
+
+def itself(fields: dict, html: str) -> str:
+    return trafilatura.extract(html, **fields) or ""
 
 
 def tokens(text: str) -> Counter[str]:

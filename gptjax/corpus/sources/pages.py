@@ -20,6 +20,7 @@ from gptjax.corpus.sources.limits import TimeIsUp, time_limit
 EXTRACTORS = ("trafilatura", "resiliparse")
 MADE_OF = {"trafilatura": ("trafilatura", "lxml"), "resiliparse": ("resiliparse",)}  # extractor → its libraries
 FAVORS = ("balanced", "precision", "recall")
+STRUCTURES = ("text", "markdown")
 
 _HEAD = 4096  # characters of a page's head that are searched
 _LANGUAGE = re.compile(r"<html\b[^>]{0,1000}?\slang\s*=\s*[\"']?\s*([A-Za-z]{2,3})\b", re.IGNORECASE)
@@ -37,9 +38,11 @@ _XML = frozenset(("svg", "math"))
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises ConfigError if the extractor is not installed or does not have the chosen options."""
-    for name, allowed in (("extractor", EXTRACTORS), ("favor", FAVORS)):
+    for name, allowed in (("extractor", EXTRACTORS), ("favor", FAVORS), ("structure", STRUCTURES)):
         if options[name] not in allowed:
             raise ConfigError(f"{name} = {options[name]!r}: expected one of {', '.join(allowed)}")
+    if options["structure"] == "markdown" and options["extractor"] != "trafilatura":
+        raise ConfigError("structure = 'markdown': only with extractor = 'trafilatura'")
     try:
         for package in ("fastwarc", "resiliparse", "trafilatura"):
             importlib.import_module(package)
@@ -51,7 +54,7 @@ def page_text(html: str, options: Mapping[str, Any], skipped: Counter[str]) -> s
     """The main text of a page; None if it has none or exceeds a limit, which is counted.
 
     Args:
-      options: extractor, favor, comments and limits.PAGES.
+      options: extractor, favor, structure, comments and limits.PAGES.
     """
     if len(html) > options["max_html_bytes"]:
         skipped[f"page of more than {options['max_html_bytes']:,} bytes"] += 1
@@ -140,6 +143,8 @@ def _trafilatura(html: str, options: Mapping[str, Any]) -> str:
         favor_precision=options["favor"] == "precision",
         favor_recall=options["favor"] == "recall",
         include_comments=options["comments"],
+        output_format="markdown" if options["structure"] == "markdown" else "txt",
+        include_formatting=options["structure"] == "markdown",
     )
     return text or ""
 

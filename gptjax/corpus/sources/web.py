@@ -27,6 +27,7 @@ SUFFIXES = (*ARCHIVES, ".html", ".htm", ".xhtml")
 OPTIONS = {
     "extractor": "trafilatura",  # trafilatura | resiliparse (faster, keeps more of what surrounds the text)
     "favor": "balanced",  # trafilatura: balanced | precision | recall
+    "structure": "text",  # text | markdown (trafilatura): keep headings, lists, tables, code and emphasis as Markdown
     "comments": True,  # keep readers' comments
     "blocked_hosts": "",  # a file of host names, one per line: pages of these and of their subdomains are left out
     **READING,

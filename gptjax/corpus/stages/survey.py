@@ -20,6 +20,7 @@ from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
 from gptjax.corpus.stages.verdicts import remaining
+from gptjax.formatting import MEGABYTE
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus
@@ -95,6 +96,16 @@ class Survey(CorpusStage):
 
     name, version, function = "survey", 5, staticmethod(survey)
 
+    def check(self, corpus: Corpus) -> None:
+        """A single document cannot be divided by documents: this is known before it is read."""
+        wanted = len(corpus.splits) > 1 and not any(one.get("given_split", "") for one in corpus.config.sources)
+        asked = corpus.split["by"] != "tail" and not corpus.splits_by_tail_if_few
+        if wanted and asked and _is_one_document(corpus):
+            raise ConfigError(
+                f"the {corpus.splits[1]} split would be empty: there is one document; split.by = 'tail' holds out "
+                "its end"
+            )
+
     def options(self, corpus: Corpus) -> dict[str, Any]:
         names = (corpus.config.tokenizer.name, corpus.config.tokenizer.source_name)
         counted = (
@@ -147,6 +158,19 @@ class Survey(CorpusStage):
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         for shard, result in zip(corpus.shards, results):
             shard.left, shard.files["survey"] = result["report"], result["files"]
+
+
+def _is_one_document(corpus: Corpus) -> bool:
+    """Whether the sources surely give one document: one plain file that is not cut."""
+    if len(corpus.listing.tasks) != 1 or len(pieces := corpus.listing.tasks[0]["pieces"]) != 1:
+        return False
+    (source,), (piece,) = corpus.config.sources, pieces
+    is_plain = piece["uri"].lower().endswith((".txt", ".md")) and not source.options.get("separator")
+    return (
+        source.kind in ("text", "books")
+        and is_plain
+        and piece["size"] <= corpus.config.max_document_megabytes * MEGABYTE
+    )
 
 
 def _wanted(corpus: Corpus) -> int:

@@ -57,6 +57,17 @@ def test_lines_of_code_and_cells_of_tables_stay_separate():
     assert re.search(r"Little Corran\W+9\W+0\.8", document.text)
 
 
+def test_headings_lists_tables_and_code_are_kept_as_markdown_by_choice():
+    told = {
+        name: documents(PAGES / f"{name}.html", structure="markdown")[0][0].text for name in ("code", "table", "list")
+    }
+    assert told["code"].startswith("# Counting words") and "```\ndef count(words):\n    seen = {}\n" in told["code"]
+    assert re.search(r"\| River \| .*\n\|-+\|.*\n\| Aldwater \| 61 \|", told["table"])
+    assert "\n- A sleeping bag" in told["list"] and "\n1. Ask for the key" in told["list"]
+    with pytest.raises(ConfigError, match="structure = 'markdown': only with extractor"):
+        documents(PAGES / "code.html", structure="markdown", extractor="resiliparse")
+
+
 def test_the_language_that_a_page_declares_is_used():
     told = {Path(d.uri).stem: d.language for d in documents(PAGES)[0]}
     assert told == {

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from pipeline_running import Here, watch
 
+from gptjax.config import ConfigError
+from gptjax.corpus.config import default, source
 from gptjax.corpus.documents import is_blank
+from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.sources.listing import list_sources
 from gptjax.corpus.stages.splits import LEAST_HELD_OUT, draws, most_held_out, numbered, split_texts, tail_start
 
 
@@ -96,3 +101,22 @@ def test_the_held_out_length_of_a_document_changes_only_by_doubling():
     assert len(limits) == 2 and max(limits) == 2 * min(limits) == 131_072 * 2 // 2
     assert 0.025 < min(limits) / (0.05 * 50_000_000) <= 0.05
     assert most_held_out(0, 0.05, 0.05) == most_held_out(1_000_000, 0.05, 0.05) == LEAST_HELD_OUT
+
+
+def test_one_document_that_cannot_be_divided_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("Words of it.\n" * 50)
+    made = default()
+    made.cleaning.update(repair=False, language=False)
+    made.tokenizer.name = "byte"
+    made.sources = (source(name="a", kind="text", path=f"{tmp_path}/a.txt"),)
+    listing = list_sources(made.sources, 1000)
+    made.split.by = "document"
+    with pytest.raises(ConfigError, match=r"split would be empty: there is one document; split\.by = 'tail'"):
+        Pipeline(made, listing, tmp_path / "out", Here(), watch)
+    assert not (tmp_path / "out").exists()
+    for by in ("auto", "tail"):
+        made.split.by = by
+        Pipeline(made, listing, tmp_path / "out", Here(), watch)
+    made.max_document_megabytes = 1e-4  # then it is cut into several
+    made.split.by = "document"
+    Pipeline(made, listing, tmp_path / "out", Here(), watch)
