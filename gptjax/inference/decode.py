@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from gptjax.inference.devices import pinned
 from gptjax.inference.request_sampling import alternatives, num_alternatives
 from gptjax.inference.sampling import Sampling, sample
 from gptjax.model.family import Cache, Family
@@ -91,7 +92,7 @@ def prefill(
 @partial(jax.jit, static_argnames=("family", "slots"))
 def empty_cache(family: Family, *, slots: int) -> Cache:
     """The cache of one row that has read nothing."""
-    return family.empty_cache(1, slots)
+    return pinned(family.empty_cache(1, slots))
 
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("cache",))
@@ -104,7 +105,7 @@ def read(
       the cache; x_BTD of all T tokens, for `score`; x_BD of the last one of each row, for `start`.
     """
     cache, x_BTD = family.read(params, cache, tokens_BT, num_new_B)
-    return cache, x_BTD, x_BTD[jnp.arange(x_BTD.shape[0]), num_new_B - 1]
+    return pinned((cache, x_BTD, x_BTD[jnp.arange(x_BTD.shape[0]), num_new_B - 1]))
 
 
 @partial(jax.jit, static_argnames=("family",))
@@ -136,7 +137,7 @@ def start(
     """
     logits_BV = family.logits(params, x_BD[:, None])[:, 0]
     prompt = prompt_BT, prompt_length_B
-    return _started(family, None, logits_BV, *prompt, limit_B, sampling, eos_id, num_new=num_new)
+    return pinned(_started(family, None, logits_BV, *prompt, limit_B, sampling, eos_id, num_new=num_new))
 
 
 @partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
@@ -156,7 +157,8 @@ def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array
         return steps + 1, _draw(replace(state, cache=cache), logits_BV)
 
     start = jnp.int32(0), replace(state, done_B=state.done_B | stop_B)
-    return jax.lax.while_loop(going_on, one_token, start)[1]
+    state = jax.lax.while_loop(going_on, one_token, start)[1]
+    return state if state.sampling.requested is None else pinned(state)
 
 
 @partial(jax.jit, donate_argnames=("state",))
@@ -172,7 +174,7 @@ def insert(state: DecodeState, new: DecodeState, row: jax.Array) -> DecodeState:
         padded = jnp.pad(new_1, [(0, size - length) for size, length in zip((1, *x.shape[1:]), new_1.shape)])
         return jax.lax.dynamic_update_slice_in_dim(x, padded.astype(x.dtype), row, axis=0)
 
-    return jax.tree.map(place, state, new)
+    return pinned(jax.tree.map(place, state, new))
 
 
 @partial(jax.jit, static_argnames=("slots",))
@@ -182,7 +184,7 @@ def arrange(state: DecodeState, row_B: jax.Array, *, slots: int) -> DecodeState:
     A negative number stands for a row that is done. No row that goes on may have more tokens than `slots`.
     """
     state = jax.tree.map(lambda x: x if x.ndim == 0 else x[jnp.maximum(row_B, 0)], state)
-    return replace(state, cache=state.cache.with_slots(slots), done_B=state.done_B | (row_B < 0))
+    return pinned(replace(state, cache=state.cache.with_slots(slots), done_B=state.done_B | (row_B < 0)))
 
 
 @partial(jax.jit, static_argnames=("family", "rooms", "num_new", "piece"))

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
@@ -36,3 +36,20 @@ def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
         raise ConfigError(f"--mesh={text}: this process has {counted(jax.local_device_count(), 'device')}")
     sizes: dict[str, Any] = {"data": 1, axis: count}
     return make_mesh(MeshSettings(**sizes), jax.local_devices()[:count])
+
+
+def pinned(tree: Any) -> Any:
+    """Inside a program, gives arrays of a cache [B, K, S, H] and of a row's state their one place on the mesh.
+
+    Heads are divided if their number allows it, and everything else is on all devices. If the compiler chose, programs
+    that hand these arrays to each other would be compiled for each choice.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+
+    def pin(x: jax.Array) -> jax.Array:
+        is_divided = x.ndim == 4 and x.shape[1] % mesh.shape["tensor"] == 0
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(None, "tensor") if is_divided else PartitionSpec())
+
+    return jax.tree.map(pin, tree)

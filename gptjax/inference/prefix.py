@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.inference import shapes
+from gptjax.inference.devices import pinned
 from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.settings import ModelSettings
 
@@ -93,7 +94,7 @@ class PrefixCache:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _empty(config: ModelSettings, num_blocks: int, block: int) -> KeyValueCache:
-    return allocate(config, num_blocks, block)
+    return pinned(allocate(config, num_blocks, block))
 
 
 @jax.jit
@@ -103,7 +104,7 @@ def _loaded(pool: KeyValueCache, place_N: jax.Array, length_1: jax.Array) -> Key
         return blocks_KNSH.reshape(1, pool_PKSH.shape[1], -1, pool_PKSH.shape[3])
 
     keys, values = (tuple(map(row, layers)) for layers in (pool.keys, pool.values))
-    return KeyValueCache(keys=keys, values=values, lengths_B=length_1)
+    return pinned(KeyValueCache(keys=keys, values=values, lengths_B=length_1))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -114,4 +115,4 @@ def _kept(pool: KeyValueCache, row: KeyValueCache, place_N: jax.Array) -> KeyVal
         return pool_PKSH.at[place_N].set(blocks_NKSH, mode="drop")
 
     keys = tuple(map(with_blocks, pool.keys, row.keys))
-    return pool.replace(keys=keys, values=tuple(map(with_blocks, pool.values, row.values)))  # type: ignore[attr-defined]
+    return pinned(pool.replace(keys=keys, values=tuple(map(with_blocks, pool.values, row.values))))  # type: ignore[attr-defined]

@@ -13,10 +13,13 @@ from gptjax.config import ConfigError
 from gptjax.inference import batch as batches
 from gptjax.inference import engine as engines
 from gptjax.inference import prompt_reading, shapes
+from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine, EngineDown, QueueFull
 from gptjax.inference.generate import Generator
 from gptjax.inference.prefix import PrefixCache
 from gptjax.inference.sampling_params import SamplingParams
+from gptjax.model.families import family_of
+from gptjax.parallel.sharding import params_sharding
 
 CONTEXT = 48
 WAIT = 120.0  # seconds, after which a test fails instead of hanging
@@ -389,3 +392,35 @@ def test_adapters_have_their_own_texts_and_prefixes_and_compile_nothing(generato
     wider = Generator(*make_model(num_layers=1), TOKENIZER)
     with pytest.raises(ConfigError, match="its model is not the engine's"):
         engine.add_adapter("wider", wider)
+
+
+@pytest.mark.exhaustive
+def test_two_devices_write_the_same_texts_and_compile_nothing_afterwards(generator):
+    params, config = make_model()
+    mesh = decoding_mesh("tensor=2")
+    placed = jax.device_put(params, params_sharding(mesh, family_of(config.model).declarations))
+    engine = Engine(Generator(placed, config, TOKENIZER, mesh=mesh), num_slots=3, piece=8)
+    engine.start()
+    expected = [alone(generator, *request).text for request in requests()]
+    COMPILED.clear()
+    running = [engine.submit(*request) for request in [*requests(), *requests()]]
+    assert [request.result(WAIT).text for request in running] == expected * 2
+    assert not COMPILED
+    assert engine.metrics.prefix_hits
+    engine.close()
+
+
+@pytest.mark.exhaustive
+def test_an_encoder_and_decoder_is_served_as_well():
+    generator = Generator(*make_model(family="encoder_decoder", num_layers=1, position="learned"), TOKENIZER)
+    engine = Engine(generator, num_slots=3, piece=8)
+    engine.start()
+    settings = [SamplingParams(max_tokens=1 + 3 * i, seed=i) for i in range(5)]
+    COMPILED.clear()
+    running = [engine.submit(prompt, each) for prompt, each in zip(PROMPTS, settings)]
+    texts = [request.result(WAIT).text for request in running]
+    assert not COMPILED
+    assert texts == [alone(generator, prompt, each).text for prompt, each in zip(PROMPTS, settings)]
+    with pytest.raises(ConfigError, match="prompt_logprobs = 0: this kind of model has none"):
+        engine.submit("a", SamplingParams(prompt_logprobs=0))
+    engine.close()
