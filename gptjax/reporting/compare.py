@@ -13,9 +13,9 @@ from gptjax.reporting.facts import RunFacts
 from gptjax.reporting.settings import NAMES_FOLDERS, folder_names
 from gptjax.reporting.summary import devices_text, energy_text, flops_text, sentences
 from gptjax.reporting.tables import shown, table
-from gptjax.reporting.training_section import smoothed, tokens_per_step
+from gptjax.reporting.training_section import smoothed, tokens_per_step, unit_of_loss
 from gptjax.training import comparison
-from gptjax.training.plots import X_AXES, in_words, series_of
+from gptjax.training.plots import X_AXES, series_of
 
 MOST_LINES = 8  # runs that one plot can show apart
 
@@ -51,7 +51,7 @@ def _losses(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     found = {tokens_per_step(one.rows) for one in runs}
     same = found.pop() if len(found) == 1 else None  # then one plot has both axes
-    for metric, words in {score.name: score.words, "train/loss": in_words("train/loss")}.items():
+    for metric, words in {score.name: score.words, "train/loss": f"training loss ({unit_of_loss(runs[0])})"}.items():
         for x_name in ("step",) if same else X_AXES:
             also = (X_AXES["tokens"], same) if same else None
             svg = drawn(_lines(runs, metric, x_name), X_AXES[x_name], also=also)

@@ -16,6 +16,7 @@ from gptjax.formatting import count_text
 from gptjax.reporting.document import plain
 
 WIDTH, HEIGHT = 680, 250
+ENTRY = 16  # height of an entry of the legend
 LEFT, RIGHT, TOP, BOTTOM = 58, 22, 12, 38
 MOST_POINTS = 600  # of a line; more are invisible at this width and make the page heavy
 # Colours for a page without a style sheet, such as the PDF. `page.css` sets the same variables.
@@ -62,6 +63,9 @@ def drawn(
     if len(places) < 2:
         return ""
     bottom = BOTTOM + (15 if also else 0)  # room for the numbers and names of the x axis
+    legend = [line for line in lines if line.name and not line.faint]
+    legend = legend if len(legend) > 1 or any(line.faint for line in lines) else []
+    top = TOP
     low, high = _range(lines, from_zero)
     left, right = min(float(line.x.min()) for line in lines), max(float(line.x.max()) for line in lines)
 
@@ -69,8 +73,10 @@ def drawn(
         return LEFT + (WIDTH - LEFT - RIGHT) * (x - left) / (right - left)
 
     def place_y(y: float) -> float:
-        return TOP + (height - TOP - bottom) * (1 - (y - low) / (high - low))
+        return top + (height - top - bottom) * (1 - (y - low) / (high - low))
 
+    if any(_is_behind_legend(line, len(legend), place_x, place_y) for line in lines):
+        top, height = TOP + ENTRY * len(legend), height + ENTRY * len(legend)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         'font-family="system-ui, sans-serif" font-size="11.5">'
@@ -101,9 +107,7 @@ def drawn(
     )
     for line in lines:
         parts += _line(line, place_x, place_y, low, high)
-    legend = [line for line in lines if line.name and not line.faint]
-    if len(legend) > 1 or any(line.faint for line in lines):
-        parts.append(_legend(legend, height))
+    parts.append(_legend(legend))
     return "".join([*parts, "</svg>"])
 
 
@@ -158,11 +162,17 @@ def _line(line: Line, place_x, place_y, low: float, high: float) -> list[str]:
     return drawn_parts + dots
 
 
-def _legend(lines: Sequence[Line], height: int) -> str:
-    """One entry per line in the top right corner, where falling losses leave room."""
+def _is_behind_legend(line: Line, entries: int, place_x, place_y) -> bool:
+    """Whether a line goes through the top right corner, where the legend is."""
+    places = ((place_x(x), place_y(y)) for x, y in zip(line.x.tolist(), line.y.tolist()) if math.isfinite(y))
+    return any(x > WIDTH / 2 and y < TOP + ENTRY * entries + 6 for x, y in places) if entries else False
+
+
+def _legend(lines: Sequence[Line]) -> str:
+    """One entry per line in the top right corner, where falling losses leave room; elsewhere the plot begins below."""
     parts = []
     for number, line in enumerate(lines):
-        y = TOP + 10 + 16 * number
+        y = TOP + 10 + ENTRY * number
         color = f"var(--line-{(line.color - 1) % LINES + 1})"
         name = plain(line.name)
         name = name if len(name) <= 60 else name[:59] + "…"

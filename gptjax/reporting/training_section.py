@@ -71,13 +71,18 @@ def _losses(facts: RunFacts, x_name: str) -> Figure | None:
     train = smoothed(facts.rows, "train/loss", 1, x_name, "training")
     validation = Line("validation", *series_of(facts.rows, x_name, "validation/loss"), color=2, marks=True)
     lines = [*train, *([validation] if len(validation.x) else [])]
-    objective = OBJECTIVES.get(facts.config.training.objective)
-    losses = [score for score in (objective.scores if objective else ()) if score.name == LOSS.name]
-    unit = (losses or [LOSS])[0].words.partition(" (")[2].removesuffix(")")
+    unit = unit_of_loss(facts)
     per_step = tokens_per_step(facts.rows) if x_name == "step" else None
     also = (X_AXES["tokens"], per_step) if per_step else None
     caption = f"Loss by {X_AXES[x_name]}{' and tokens' if also else ''}, {unit}"
     return _figure(lines, f"loss in {unit}", X_AXES[x_name], caption, also=also)
+
+
+def unit_of_loss(facts: RunFacts) -> str:
+    """'nats per token', or what the objective's loss is a mean of."""
+    objective = OBJECTIVES.get(facts.config.training.objective)
+    losses = [score for score in (objective.scores if objective else ()) if score.name == LOSS.name]
+    return (losses or [LOSS])[0].words.partition(" (")[2].removesuffix(")")
 
 
 def tokens_per_step(rows: list[dict[str, Any]]) -> float | None:

@@ -69,3 +69,13 @@ def test_without_a_style_sheet_every_colour_is_one():
 def test_ticks_are_round_and_within_the_range(low, high):
     found = ticks(low, high, 5)
     assert 2 <= len(found) <= 8 and low - 1e-9 * abs(low) <= found[0] and found[-1] <= high + 1e-9 * abs(high)
+
+
+def test_a_legend_hides_no_curve():
+    x = np.arange(10.0)
+    falling, rising = [[Line("a", x, y, marks=True), Line("b", x, y / 2, 2, marks=True)] for y in (10 - x, x)]
+    for lines, height in ((falling, 250), (rising, 250 + 2 * 16)):
+        svg = drawn(lines, "x")
+        assert f'viewBox="0 0 680 {height}"' in svg
+        dots = [(float(a), float(b)) for a, b in re.findall(r'cx="([^"]*)" cy="([^"]*)"', svg)]
+        assert not [dot for dot in dots if dot[0] > 600 and dot[1] < 12 + 2 * 16]
