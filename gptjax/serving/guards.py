@@ -14,6 +14,7 @@ from starlette.requests import Request
 from gptjax.serving.errors import APIError, invalid, too_large
 
 OPEN = ("/", "/health")  # without a token: the page, which has no secrets, and whether the server lives
+FORGOTTEN = 8  # times the limit of a body: how much of one that is too large is read at most
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -103,19 +104,24 @@ def is_loopback(host: str) -> bool:
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The body. Raises APIError if it is too large or comes too slowly."""
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length[:19]) > limits.body_bytes:
-        raise too_large(limits.body_bytes)
-    body = bytearray()
+    """The body. Raises APIError if it is too large or comes too slowly.
+
+    Of a body that is too large, some more is read and forgotten: a client that is still sending when its connection
+    closes would not see the answer.
+    """
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(limits.patience):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.body_bytes:
-                    raise too_large(limits.body_bytes)
+                size += len(chunk)
+                if size > FORGOTTEN * limits.body_bytes:
+                    break
+                if size <= limits.body_bytes:
+                    body += chunk
     except TimeoutError:
         raise APIError(408, f"The request body did not arrive within {limits.patience:g} seconds.") from None
+    if size > limits.body_bytes:
+        raise too_large(limits.body_bytes)
     if not body:
         raise invalid("The request has no body: it must be a JSON object.")
     return bytes(body)

@@ -1,0 +1,226 @@
+"""A server on a real socket: the official client of OpenAI, Prometheus's parser, and clients that behave badly."""
+
+import concurrent.futures
+import json
+import socket
+import time
+import urllib.request
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from served_models import make_served, running
+
+from gptjax.conversation import Message
+
+
+@pytest.fixture(scope="module")
+def served():
+    made = make_served()
+    yield made
+    made.engine.close(drain=False)
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    with running(served, body_bytes=100_000, choices=8, patience=2.0) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+
+def alone(served, prompt, n=1, **options):
+    """What `Generator` writes for the prompt by itself."""
+    seeds = {"seeds": options.pop("seed", 0)}
+    made = served.generator.generate(
+        [prompt], num_samples=n, max_new_tokens=options.pop("max_tokens", 8), **seeds, **options
+    )
+    return made[0] if n == 1 else made
+
+
+def test_models_are_listed_and_found_by_name(client):
+    (model,) = client.models.list().data
+    assert model.id == client.models.retrieve("tiny").id == "tiny" and model.max_model_len == 48
+    with pytest.raises(openai.NotFoundError, match="The model `other` does not exist"):
+        client.completions.create(model="other", prompt="a")
+
+
+def test_a_completion_is_what_the_generator_writes_alone(client, served):
+    wanted = alone(served, "abc", n=2, seed=5)
+    answer = client.completions.create(model="tiny", prompt="abc", n=2, seed=5, max_tokens=8)
+    assert [choice.text for choice in answer.choices] == [each.text for each in wanted]
+    assert answer.usage.prompt_tokens == 4 and answer.usage.completion_tokens == sum(len(x.tokens) for x in wanted)
+    ids = served.generator.tokenizer.encode("abc")
+    several = client.completions.create(model="tiny", prompt=[ids, ids], seed=5, max_tokens=8)
+    assert [choice.text for choice in several.choices] == [wanted[0].text] * 2
+
+
+def test_echo_gives_the_log_probabilities_of_prompt_and_text(client, served):
+    answer = client.completions.create(
+        model="tiny", prompt="abc", max_tokens=3, temperature=0, echo=True, logprobs=2, extra_body={"ignore_eos": True}
+    )
+    (choice,) = answer.choices
+    scores = choice.logprobs
+    assert (
+        choice.text.startswith("abc")
+        and scores.tokens[:3] == ["a", "b", "c"]
+        and scores.text_offset[:4] == [0, 1, 2, 3]
+    )
+    assert len(scores.tokens) == 6 and all(isinstance(x, float) for x in scores.token_logprobs)
+    assert all(max(top.values()) == x for top, x in zip(scores.top_logprobs[3:], scores.token_logprobs[3:]))
+    begin = served.generator.begin_id
+    ids = [begin, *served.generator.tokenizer.encode("a")]
+    by_ids = client.completions.create(model="tiny", prompt=ids, max_tokens=1, echo=True, logprobs=0)
+    assert by_ids.choices[0].logprobs.token_logprobs[0] is None
+    assert by_ids.choices[0].logprobs.token_logprobs[1] == pytest.approx(scores.token_logprobs[0], abs=1e-4)
+
+
+def test_a_chat_reads_the_template_and_streams_the_same_text(client, served):
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
+    ids = served.renderer.prompt([Message("system", "S"), Message("user", "Hi")]).tolist()
+    end = served.renderer.end_id
+    wanted = alone(served, [served.generator.begin_id, *ids], seed=3, max_tokens=12)
+    cut = wanted.tokens.index(end) if end in wanted.tokens else len(wanted.tokens)
+    options = dict(model="tiny", messages=messages, seed=3, max_completion_tokens=12)
+    whole = client.chat.completions.create(**options)
+    assert whole.choices[0].message.content == served.generator.tokenizer.decode(
+        [token for token in wanted.tokens[:cut] if token != served.generator.end_id]
+    )
+    chunks = list(client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks[:-1]][-1] == whole.choices[0].finish_reason
+    scored = client.chat.completions.create(**options, logprobs=True, top_logprobs=2).choices[0].logprobs.content
+    assert scored and all(len(each.top_logprobs) == 2 for each in scored)
+
+
+def test_requests_at_the_same_time_get_the_texts_that_each_gets_alone(client, served):
+    asked = [(f"text {number % 7}", number) for number in range(24)]
+    wanted = [alone(served, prompt, seed=seed).text for prompt, seed in asked]
+
+    def write(prompt, seed):
+        stream = client.completions.create(model="tiny", prompt=prompt, seed=seed, max_tokens=8, stream=True)
+        return "".join(chunk.choices[0].text for chunk in stream)
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(write, *zip(*asked))) == wanted
+
+
+def test_what_does_not_fit_is_refused_as_openai_words_it(client):
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 48 tokens") as caught:
+        client.completions.create(model="tiny", prompt="x" * 60)
+    assert caught.value.code == "context_length_exceeded" and caught.value.param == "prompt"
+    with pytest.raises(openai.BadRequestError, match="you requested 63 tokens"):
+        client.completions.create(model="tiny", prompt="xy", max_tokens=60)
+    with pytest.raises(openai.BadRequestError, match="assistant speaks first"):
+        client.chat.completions.create(model="tiny", messages=[{"role": "assistant", "content": "x"}])
+    with pytest.raises(openai.BadRequestError, match="token ids must be from 0"):
+        client.completions.create(model="tiny", prompt=[10**9])
+
+
+def test_metrics_are_prometheus_text_and_count_what_happened(address, client):
+    def figures():
+        text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+        return {
+            (s.name, s.labels.get("path"), s.labels.get("status")): s.value
+            for family in text_string_to_metric_families(text)
+            for s in family.samples
+        }
+
+    before = figures()
+    used = client.completions.create(model="tiny", prompt="ab", max_tokens=5, extra_body={"ignore_eos": True}).usage
+    after = figures()
+    key = ("gptjax_generated_tokens_total", None, None)
+    assert after[key] - before[key] == used.completion_tokens == 5
+    key = ("gptjax_http_requests_total", "/v1/completions", "200")
+    assert after[key] - before[key] == 1
+    assert after[("gptjax_up", None, None)] == 1 and ("process_resident_memory_bytes", None, None) in after
+
+
+def raw(address, text, wait=20.0):
+    """What the server answers to these bytes."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port), timeout=wait) as connection:
+        connection.sendall(text)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
+
+
+def posted(body, path="/v1/completions", host="localhost", more=""):
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "words"),
+    [
+        (posted(b"{bad"), 400, b"could not parse the JSON"),
+        (posted(b""), 400, b"no body"),
+        (posted(b"x" * 200_000), 413, b"at most 100,000 bytes"),
+        (posted(b"{}", path="/nowhere"), 404, b"Invalid URL (POST /nowhere)"),
+        (b"GET /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405, b"Not allowed to GET"),
+        (posted(b"{}", host="evil.example"), 403, b"does not name this machine"),
+        (posted(b"{}", more="Origin: http://evil.example\r\n"), 403, b"may not call this server"),
+    ],
+)
+def test_a_bad_request_gets_its_status_and_a_sentence_in_json(address, request_bytes, status, words):
+    head, _, body = raw(address, request_bytes).partition(b"\r\n\r\n")
+    assert head.split()[1] == str(status).encode() and words in body
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_client_that_sends_half_a_request_is_cut_off(address):
+    began = time.monotonic()
+    assert raw(address, b"POST /v1/completions HTTP/1.1\r\nHos") == b""
+    assert b" 408 " in raw(
+        address, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"
+    )
+    assert time.monotonic() - began < 20
+
+
+def test_a_client_that_hangs_up_cancels_its_request(address, served):
+    cancelled = served.engine.metrics.requests_finished["cancelled"]
+    parts = urlsplit(address)
+    body = json.dumps({"model": "tiny", "prompt": "a", "max_tokens": 40, "n": 8, "stream": True, "ignore_eos": True})
+    for _ in range(10):
+        connection = socket.create_connection((parts.hostname, parts.port))
+        connection.sendall(posted(body.encode()))
+        connection.recv(10)
+        connection.close()
+    deadline = time.monotonic() + 30
+    while served.engine.metrics.requests_running + served.engine.metrics.requests_waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert served.engine.metrics.requests_finished["cancelled"] > cancelled
+
+
+def test_a_token_is_asked_of_every_route_that_writes(served):
+    with running(served, token="secret") as (address, _):
+        for key, message in (("wrong", "Incorrect API key"), ("secret", "")):
+            client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+            if message:
+                with pytest.raises(openai.AuthenticationError, match=message):
+                    client.models.list()
+            else:
+                assert client.models.list().data
+        assert b" 401 " in raw(address, posted(b"{}"))
+        assert urllib.request.urlopen(f"{address}/health").status == 200
+
+
+def test_a_server_that_ends_lets_running_requests_finish(served):
+    with running(served, grace=30.0) as (address, process):
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        options = dict(model="tiny", prompt="a", max_tokens=40, stream=True, seed=1, extra_body={"ignore_eos": True})
+        stream = iter(client.completions.create(**options))
+        text = next(stream).choices[0].text
+        process.should_exit = True
+        assert text + "".join(chunk.choices[0].text for chunk in stream)
+    with pytest.raises(openai.APIConnectionError):
+        client.models.list()
