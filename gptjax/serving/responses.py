@@ -61,11 +61,13 @@ class CompletionPieces:
         }
 
     def _top(self, each: TokenLogprob | None) -> dict[str, float] | None:
-        """The likeliest tokens, and the token itself. Two tokens with one string: the likelier one's."""
+        """The likeliest tokens that can be drawn, and the token itself. Two with one string: the likelier one's."""
         if each is None or not self._asked.params.logprobs:
             return None if each is None else {self._texts.text(each.token_id): each.logprob}
         top: dict[str, float] = {}
         for token, logprob in each.top:
+            if token >= self._texts.tokenizer.vocab_size:  # a row of the embedding that no token uses
+                continue
             top.setdefault(self._texts.text(token), logprob)
         top.setdefault(self._texts.text(each.token_id), each.logprob)
         return top

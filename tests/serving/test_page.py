@@ -72,7 +72,7 @@ def is_problem(message):
 
 
 def wait(tab, condition):
-    """Waits until the condition holds. Playwright's own way evaluates a string in the page, which its policy forbids."""
+    """Waits until the condition holds. Playwright's own way evaluates strings in the page, which its policy forbids."""
     deadline = time.monotonic() + 30
     while not tab.evaluate(f"Boolean({condition})"):
         assert time.monotonic() < deadline, condition
