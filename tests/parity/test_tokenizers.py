@@ -5,10 +5,11 @@ import random
 import pytest
 from hostile_texts import hostile_corpus
 from sentencepiece_models import GEMMA, LLAMA, TEXT, sentencepiece_model
+from their_tokenizers import MADE, write_folder
 
 from gptjax.conversation import Message, Renderer, load_template
 from gptjax.interop.tokenizer_folder import write_tokenizer
-from gptjax.tokenizer import ByteTokenizer
+from gptjax.tokenizer import ByteTokenizer, load
 from gptjax.tokenizer.training import train_sentencepiece
 
 transformers = pytest.importorskip("transformers")
@@ -41,6 +42,22 @@ def test_transformers_gives_the_same_ids_for_two_thousand_hostile_texts(name, tm
         assert theirs.decode(found) == tokenizer.decode(found)
         if not any(control in text for control in tokenizer.control_ids):
             assert theirs.encode(text, add_special_tokens=False) == found, text
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3", "qwen", "llama2"])
+def test_a_tokenizer_of_theirs_is_written_again_with_the_same_ids(name, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    write_folder(tmp_path / "theirs", MADE[name])
+    ours = load(tmp_path / "theirs")
+    original = transformers.AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    (tmp_path / "again").mkdir()
+    again = opened(tmp_path / "again", ours.extended(["<|added|>"]))
+    assert again.eos_token_id == ours.eos_id
+    for text in hostile_corpus(seed=5)[:400]:
+        if not any(control in text for control in ours.control_ids):
+            assert original.encode(text, add_special_tokens=False) == ours.encode(text), text
+            assert again.encode(text, add_special_tokens=False) == ours.encode(text), text
+    assert again.encode("<|added|>", add_special_tokens=False) == [ours.vocab_size]
 
 
 def test_a_text_begins_with_the_begin_token(tmp_path):

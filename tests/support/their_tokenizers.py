@@ -38,7 +38,7 @@ def llama3():
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
     return _byte_level(WORDS, special), {
         "bos_token": "<|begin_of_text|>",
-        "eos_token": {"content": "<|end_of_text|>", "lstrip": False},
+        "eos_token": {"__type": "AddedToken", "content": "<|end_of_text|>", "lstrip": False},
     }
 
 
