@@ -69,7 +69,7 @@ class CompletionPieces:
             if token >= self._texts.tokenizer.vocab_size:  # a row of the embedding that no token uses
                 continue
             top.setdefault(self._texts.text(token), logprob)
-        top.setdefault(self._texts.text(each.token_id), each.logprob)
+        top[self._texts.text(each.token_id)] = each.logprob  # exactly: lm_eval compares the two for equality
         return top
 
 
