@@ -101,9 +101,8 @@ def serve() -> None:
     use_compilation_cache()
     generator, renderer, metadata, adapters = load_generators(notes)
     engine = start_engine(generator, adapters, notes)
-    name = NAME.value or Path(WORKDIR.value).resolve().name
     served = Served(
-        name=name,
+        name=served_name(),
         engine=engine,
         generator=generator,
         renderer=renderer,
@@ -176,6 +175,11 @@ def check_origins() -> None:
 # --- The model
 
 
+def served_name() -> str:
+    """The name of the run's model for clients."""
+    return NAME.value or Path(WORKDIR.value).resolve().name
+
+
 def load_generators(
     notes: Console,
 ) -> tuple[Generator, Renderer | None, dict[str, Any], dict[str, Generator]]:
@@ -210,6 +214,8 @@ def load_generators(
     base = generator(params, config)
     adapters = {}
     for name in ADAPTER.value:
+        if Path(name).name in (served_name(), *adapters):
+            raise ConfigError(f"--adapter={name}: another model is served by the name {Path(name).name!r} (see --name)")
         if saved_config(WORKDIR.value).model.lora_rank:
             raise ConfigError(f"--adapter={name}: must not be given for a run that has an adapter itself")
         loaded = load_adapter(name, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))

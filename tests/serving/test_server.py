@@ -7,12 +7,16 @@ import time
 import urllib.request
 from urllib.parse import urlsplit
 
+import jax
+import numpy as np
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from random_models import make_model
 from served_models import make_served, running
 
 from gptjax.conversation import Message
+from gptjax.inference.generate import Generator
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,20 @@ def test_a_chat_reads_the_template_and_streams_the_same_text(client, served):
     assert [c.choices[0].finish_reason for c in chunks[:-1]][-1] == whole.choices[0].finish_reason
     scored = client.chat.completions.create(**options, logprobs=True, top_logprobs=2).choices[0].logprobs.content
     assert scored and all(len(each.top_logprobs) == 2 for each in scored)
+
+
+def test_an_adapter_is_a_model_of_its_own_name(client, served):
+    params, config = make_model()
+    other = Generator(jax.tree.map(lambda x: np.roll(x, 1, -1), params), config, served.generator.tokenizer)
+    served.engine.add_adapter("poems", other)
+    try:
+        listed = {model.id: model for model in client.models.list().data}
+        assert set(listed) == {"tiny", "poems"} and listed["poems"].parent == "tiny"
+        text = client.completions.create(model="poems", prompt="abc", seed=5, max_tokens=8).choices[0].text
+        assert text == other.generate(["abc"], seeds=5, max_new_tokens=8)[0].text
+        assert text != client.completions.create(model="tiny", prompt="abc", seed=5, max_tokens=8).choices[0].text
+    finally:
+        served.engine.remove_adapter("poems")
 
 
 def test_requests_at_the_same_time_get_the_texts_that_each_gets_alone(client, served):
