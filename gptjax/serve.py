@@ -212,7 +212,7 @@ def load_generators(
         )
 
     base = generator(params, config)
-    adapters = {}
+    adapters: dict[str, Generator] = {}
     for name in ADAPTER.value:
         if Path(name).name in (served_name(), *adapters):
             raise ConfigError(f"--adapter={name}: another model is served by the name {Path(name).name!r} (see --name)")
