@@ -19,7 +19,7 @@ SIZES = {  # flags of the documentation, of its corpus (yours decides its vocabu
         (),
         ("--vocab_size=4096",),
         (
-            "--config.training.duration=300 steps",
+            "--config.training.duration=200 steps",
             "--config.checkpoint.every=100 steps",
             "--config.evaluation.every=100 steps",
         ),
