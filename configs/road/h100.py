@@ -106,5 +106,10 @@ def get_road(*, workdir: str, text: str, chats: str) -> Road:
         ),
     )
     return Road(
-        stages, opens=(("talk with it", ("chat", f"--workdir={chat}")), ("read its report", f"{workdir}/report.html"))
+        stages,
+        opens=(
+            ("talk with it", ("chat", f"--workdir={chat}")),
+            ("serve it to a browser and to programs", ("serve", f"--workdir={chat}")),
+            ("read its report", f"{workdir}/report.html"),
+        ),
     )

@@ -152,6 +152,7 @@ def get_road(arg: str = "full", *, workdir: str, text: str, chats: str) -> Road:
         tuple(stages),
         opens=(
             ("talk with it", ("chat", f"--workdir={chat}")),
+            ("serve it to a browser and to programs", ("serve", f"--workdir={chat}")),
             ("read its report", f"{workdir}/report.html"),
             ("let the base model go on with a text", ("sample", f"--workdir={base}", "--prompt=json.")),
         ),
