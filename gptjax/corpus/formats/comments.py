@@ -17,6 +17,26 @@ def opening(text: str) -> str:
     return "\n".join(lines[: _length(lines)])
 
 
+def blocks(text: str) -> list[str]:
+    """The opening comment in parts: each docstring, each block comment, each run of comments of lines."""
+    lines = text.split("\n")
+    parts: list[list[str]] = []
+    place, end, mark_before = 0, _length(lines), ""
+    while place < end:
+        line = lines[place].strip()
+        if not line:
+            place += 1
+            continue
+        after = max(_after_comment(lines, place, end), place + 1)
+        mark = line[:1] if not any(map(line.startswith, _BLOCKS)) else ""
+        if parts and mark and mark == mark_before:  # empty lines may stand between the paragraphs of a notice
+            parts[-1] += ["", *lines[place:after]]
+        else:
+            parts.append(lines[place:after])
+        place, mark_before = after, mark
+    return ["\n".join(part) for part in parts]
+
+
 def _length(lines: list[str]) -> int:
     """How many lines the opening comment has."""
     closing = ""

@@ -196,9 +196,13 @@ def of_notice(head: str) -> str:
     """
     if tag := _SPDX_TAG.search(head):
         return tag[1].strip(" -")
-    comment = comments.opening(head)
-    if not _SPEAKS_OF_LICENCES.search(comment):
-        return ""
+    found = {name for block in comments.blocks(head) if _SPEAKS_OF_LICENCES.search(block) for name in _noticed(block)}
+    return _all_of(found - {UNKNOWN_TERMS}, UNKNOWN_TERMS in found)
+
+
+@functools.lru_cache(maxsize=4096)
+def _noticed(comment: str) -> frozenset[str]:
+    """The licences that a comment states. The files of a project often begin with the same one."""
     words = license_texts.words_of(comment)
     texts = license_texts.known()
     match = texts.match(words)
@@ -208,7 +212,7 @@ def of_notice(head: str) -> str:
     names = {*match.names}
     if (other := _title(rest, _GRANTED)) or (not names and (other := _spoken(comment))):
         names.add(other)
-    return _all_of(names, bool(match.names and _FURTHER_CONDITION.search(rest)))
+    return frozenset(names | ({UNKNOWN_TERMS} if match.names and _FURTHER_CONDITION.search(rest) else set()))
 
 
 def _all_of(names: Iterable[str], and_unknown_terms: bool) -> str:

@@ -3,7 +3,7 @@ import textwrap
 import pytest
 from license_examples import APACHE_NOTICE, MIT
 
-from gptjax.corpus.formats.comments import opening, without_license_header
+from gptjax.corpus.formats.comments import blocks, opening, without_license_header
 
 HASHED = textwrap.indent(APACHE_NOTICE, "# ", lambda line: True)
 STARRED = "/*\n" + textwrap.indent(MIT, " * ", lambda line: True) + " */\n"
@@ -26,6 +26,15 @@ STARRED = "/*\n" + textwrap.indent(MIT, " * ", lambda line: True) + " */\n"
 )  # fmt: skip
 def test_a_licence_header_is_removed_and_nothing_else(text, left):
     assert without_license_header(text) == left
+
+
+def test_docstrings_block_comments_and_runs_of_lines_are_parts_of_the_opening_comment():
+    assert blocks('# one\n\n# two\n"""three\n\nthree"""\nx = 1\n# four') == [
+        "# one\n\n# two",
+        '"""three\n\nthree"""',
+    ]
+    assert blocks("/* one\n two */\n// three\nint x;") == ["/* one\n two */", "// three"]
+    assert blocks("x = 1") == []
 
 
 def test_the_opening_comment_ends_at_the_first_line_of_code():
