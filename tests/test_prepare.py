@@ -240,7 +240,7 @@ def test_user_errors_end_in_one_line(corpus, tmp_path):
         ([], "give one of --input, --pairs, --labelled, --preferences, --conversations and --config"),
         ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
         ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
-        ([single, output, "--split_by=document"], "1 document in all; --split_by='tail' holds out"),
+        ([single, output, "--split_by=document"], "there is one document; --split_by='tail' holds out"),
         ([single, output, "--validation_fraction=2"], "--validation_fraction=2.0: must be in [0, 1)"),
         ([f"--input={corpus}", output, "--encoding_errors=error"], "b.txt: not UTF-8 at byte 6"),
         (

@@ -36,7 +36,7 @@ from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-from transformers_names import llama_names
+from transformers_families import state_of
 
 CONTEXT = 1024
 
@@ -153,9 +153,8 @@ def models_of(layers: int, width: int, vocab_size: int) -> tuple:
             tie_word_embeddings=False,
         )
     )
-    given = {
-        name: torch.tensor(np.ascontiguousarray(array)) for name, array in llama_names(jax.device_get(params)).items()
-    }
+    state = state_of("llama", config, jax.device_get(params))
+    given = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in state.items()}
     theirs.load_state_dict(given)
     return family, params, theirs.eval()
 

@@ -88,9 +88,8 @@ class Settings(Section):
     seed: Natural = 0  # for the split, samples and hashing
     shard_megabytes: Count = 128  # of text per task; limits memory, and the work lost when a worker is killed
     max_document_megabytes: Positive = 4.0  # longer documents are cut between paragraphs
-    max_failure_share: UpToOne = (
-        0.5  # share of a source's documents and files that may be unreadable; a source may have its own
-    )
+    # share of a source's documents and files that may be unreadable; a source may have its own
+    max_failure_share: UpToOne = 0.5
     least_failures: Natural = 20  # a source with fewer unreadable documents and files does not end the run
     # conversations: what is written around messages: chatml | turns | alpaca | a JSON file of your own
     # (gptjax/conversation/template.py); its control tokens are added to the tokenizer

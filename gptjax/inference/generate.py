@@ -326,7 +326,7 @@ class Generator:
             extremes = f"{min(tokens)} to {max(tokens)}"
             raise ConfigError(f"prompt = token ids from {extremes}: must be from 0 to {vocab_size - 1}")
         if not is_text:  # padding of the vocabulary stands for no text
-            text = self.source_tokenizer.decode(id for id in tokens if id < self.source_tokenizer.vocab_size)
+            text = self.source_tokenizer.decode([id for id in tokens if id < self.source_tokenizer.vocab_size])
         own_tokens = len(tokens)
         begin = begin and (is_text or not tokens or not continues)
         if is_text:

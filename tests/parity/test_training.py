@@ -5,13 +5,10 @@ import math
 import jax
 import numpy as np
 import pytest
-from transformers_names import gpt2_names
+from transformers_families import state_of, torch, transformers
 
 from gptjax.data.facts import DataFacts
 from gptjax.planning import plan
-
-torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'")
-transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")
 
 STEPS, WARMUP = 25, 5
 
@@ -48,7 +45,8 @@ def test_losses_norms_and_parameters_equal_pytorch(tiny_config, random_params):
         **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
     )
     model = transformers.GPT2LMHeadModel(theirs).to(torch.float64)
-    load = {name: torch.tensor(np.array(array), dtype=torch.float64) for name, array in gpt2_names(params).items()}
+    state = state_of("gpt2", config.model, params)
+    load = {name: torch.tensor(array, dtype=torch.float64) for name, array in state.items()}
     model.load_state_dict(load, strict=False)
     model.tie_weights()
     decayed = [p for p in model.parameters() if p.ndim == 2]
@@ -70,7 +68,7 @@ def test_losses_norms_and_parameters_equal_pytorch(tiny_config, random_params):
             assert float(metrics["train/gradient_norm"]) == pytest.approx(norm, rel=2e-5), step
     assert 0 < clipped
     final = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
-    for name, array in gpt2_names(jax.device_get(state.params)).items():
+    for name, array in state_of("gpt2", config.model, jax.device_get(state.params)).items():
         if name.endswith(
             "c_attn.bias"
         ):  # the gradient of the keys' bias is only rounding, which AdamW turns into steps
