@@ -33,7 +33,7 @@ demo: $(BIN)/.ready ## prepare a corpus and tokenizer, train for three minutes, 
 	@echo 'use your own text: $(BIN)/python -m gptjax.prepare --input=FOLDER --output=data/mine, then train with'
 	@echo '--config.data.path=data/mine; train longer: --config.training.duration="5000 steps".'
 
-road: $(BIN)/.ready ## raw text to a small chat model, by estimate in a quarter of an hour; TEXT=FOLDER CHATS=FILE take your own; goes on after a stop
+road: $(BIN)/.ready ## raw text to a small chat model, in about ten minutes on two cores; TEXT=FOLDER CHATS=FILE take your own; goes on after a stop
 	$(BIN)/python -m gptjax.road --config=configs/road/laptop.py --workdir='$(ROAD)' --text='$(TEXT)' --chats='$(CHATS)'
 
 test: $(BIN)/.ready ## run all tests

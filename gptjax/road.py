@@ -10,7 +10,7 @@ to be done again, for which --overwrite removes what they made.
   … --only=chat,questions                  these stages alone, also if they are done; --overwrite makes them anew
   … --hardware=H100 --price='2.50 USD'     plans the training of a road for a GPU: configs/road/h100.py
 
-configs/road/laptop.py takes an estimated quarter of an hour on two cores, and needs nothing but the installed packages.
+configs/road/laptop.py takes about ten minutes on two cores, and needs nothing but the installed packages.
 """
 
 from __future__ import annotations
