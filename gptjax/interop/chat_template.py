@@ -1,8 +1,8 @@
 """Recognizes what a chat template of `transformers` writes around messages, as data (conversation/template.py).
 
-Such a template is a program in Jinja. It is run in Jinja's sandbox, for a few short conversations and a few seconds at
-most; what it writes is compared with what the data would write. A template that writes something else, because it
-changes messages, merges them or looks ahead, is not taken.
+Such a template is a program in Jinja. It is run in Jinja's sandbox, for a few short conversations, some seconds at most
+and with limited memory; what it writes is compared with what the data would write. A template that writes something
+else, because it changes messages, merges them or looks ahead, is not taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -24,6 +25,7 @@ from gptjax.interop.tokenizer_json import control_names
 from gptjax.tokenizer import Tokenizer
 
 SECONDS = 5  # for all conversations
+MEMORY = 1 << 28  # bytes: the sandbox bounds loops, but not the length of a text, which a loop can double
 LONGEST = 1 << 18  # characters of a template
 # Conversations by roles; the last one of the assistant is missing where an answer is asked for.
 TRIED = ((USER,), (USER, ASSISTANT), (USER, ASSISTANT, USER), (USER, ASSISTANT, USER, ASSISTANT, USER))
@@ -54,7 +56,7 @@ def recognized(source: str, tokenizer: Tokenizer) -> tuple[Template | None, list
     try:
         if len(source) > LONGEST:
             raise _Unlike("it is too long")
-        with _time_limit():
+        with _time_limit(), _memory_limit():
             theirs = _Theirs(source, tokenizer)
             made = _inferred(theirs)
             notes = _compared(theirs, made)
@@ -208,3 +210,22 @@ def _time_limit() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _memory_limit() -> Iterator[None]:
+    """Lets the process grow by MEMORY at most, on a system that can; more raises MemoryError."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        yield
+        return
+    import resource  # not on every system
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
+    limits = [limit for limit in (soft, wanted) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,5 +1,7 @@
 """Chat templates of others are recognized as data if they write just that, and never otherwise."""
 
+import os
+import resource
 import time
 
 import gguf_models
@@ -78,6 +80,19 @@ UNLIKE = {
 def test_a_template_that_writes_something_else_is_not_taken(source):
     found, (why,) = recognized(source, BYTES)
     assert found is None and why.startswith("the folder's chat template is not recognized: ")
+
+
+DOUBLED = "{% set n = namespace(x='ab') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
+HUGE = ("'x' * 10 ** 10", "'%9999999999d' % 1", "'{:9999999999}'.format(1)", "'x'.ljust(9999999999)")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the limit is only known on Linux")
+@pytest.mark.parametrize("source", [DOUBLED, *(f"{{% set huge = {each} %}}" for each in HUGE)])
+def test_a_template_that_writes_a_huge_text_is_stopped(source):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    found, (why,) = recognized(source + CHATML, BYTES)
+    assert found is None and ("MemoryError" in why or "OverflowError" in why)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_a_template_that_does_not_end_is_stopped(monkeypatch):
