@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,11 +137,16 @@ class Engine:
     # --- for callers, from any thread
 
     def start(self) -> None:
-        """Compiles all programs and starts the engine's thread; `submit` works afterwards."""
-        self.warm_up()
-        self._thread = threading.Thread(target=self._run, name="gptjax-engine", daemon=True)
-        self.metrics.is_up = True
+        """Starts the engine's thread, and returns when all programs are compiled; `submit` works afterwards.
+
+        The thread itself compiles: JAX compiles a program again in a thread with other settings, such as a mesh.
+        """
+        compiled: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._compile_and_run, args=(compiled,), name="gptjax-engine", daemon=True
+        )
         self._thread.start()
+        compiled.result()
 
     def submit(
         self,
@@ -242,7 +248,7 @@ class Engine:
         """The names of the loaded adapters."""
         return tuple(name for name in self._models if name is not None)
 
-    # --- before the thread starts
+    # --- before the first request
 
     def warm_up(self) -> None:
         """Compiles all programs by running each once, so that no request waits for one."""
@@ -293,6 +299,16 @@ class Engine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+    def _compile_and_run(self, compiled: Future[None]) -> None:
+        try:
+            self.warm_up()
+        except BaseException as error:  # `start` raises it
+            compiled.set_exception(error)
+            return
+        self.metrics.is_up = True
+        compiled.set_result(None)
+        self._run()
 
     def _run(self) -> None:
         with devices_of(self.generator):

@@ -93,6 +93,16 @@ def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generato
     assert engine.metrics.slots_in_use == 0
 
 
+def test_nothing_recompiles_if_the_engine_is_started_under_a_mesh(generator):
+    engine = Engine(generator, num_slots=1, piece=8)
+    with jax.set_mesh(decoding_mesh("tensor=1")):
+        engine.start()
+    COMPILED.clear()
+    assert engine.submit("abc", SamplingParams(max_tokens=4, seed=1)).result(WAIT).text
+    assert not COMPILED
+    engine.close()
+
+
 def test_the_batch_grows_and_shrinks_without_changing_texts_or_compiling(generator, monkeypatch):
     monkeypatch.setattr(shapes, "FEWEST_SLOTS", 24)
     monkeypatch.setattr(batches, "_PATIENCE", 2)
