@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from gptjax import cli, tokenizer
 from gptjax.command_flags import Flags
@@ -245,14 +246,16 @@ def check(folder: Path, family: Family, expected: Any, batch: parity.Batch) -> l
     """Compares the logits of the folder with the expected ones, and returns what was found, in words.
 
     Raises:
-      RunError: they differ by more than rounding.
+      RunError: they differ by more than rounding, or are not finite, so that no comparison could find a difference.
     """
+    if not np.isfinite(expected).all():
+        raise RunError("the run's logits are not finite, although its parameters are: activations overflow")
     opened = open_model(folder)
     tensors = len(opened.weights.names)
     own = parity.largest_difference(parity.own_logits(opened.model, opened.params(), batch), expected)
     lines = [f"{counted(tensors, 'tensor')} of {family.architecture}, {DTYPE.value}"]
     lines.append(f"read back: {parity.in_words(own, 'the run')}")
-    if own > 1e-6:
+    if not own <= 1e-6:
         raise RunError(f"the export is wrong: read back, {parity.in_words(own, 'the run')}")
     if CHECK.value == "own" or not parity.has_transformers():
         return [*lines, "not compared with transformers" + ("" if CHECK.value == "own" else ", which is not installed")]

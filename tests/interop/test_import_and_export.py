@@ -13,7 +13,7 @@ from random_models import TOKENIZER
 from safetensors import safe_open
 
 from gptjax import evaluate, export, sample
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, RunError
 from gptjax.conversation import load_template
 from gptjax.interop.huggingface import tensors
 from gptjax.interop.huggingface.equivalence import differences_of
@@ -192,6 +192,13 @@ def test_a_run_with_numbers_that_are_not_finite_is_not_exported(tmp_path):
 
     save_run(tmp_path / "run", spoiled, **MODELS["llama"])
     with pytest.raises(ConfigError, match=r"model.layers.0.self_attn.k_proj.weight has 1 numbers that are not finite"):
+        run_export(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_logits_are_not_finite_is_not_exported(tmp_path):
+    save_run(tmp_path / "run", lambda params: jax.tree.map(lambda x: x + 1e30, params), **MODELS["llama"])
+    with pytest.raises(RunError, match="logits are not finite, although its parameters are"):
         run_export(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
