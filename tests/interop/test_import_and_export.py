@@ -197,7 +197,10 @@ def test_a_run_with_numbers_that_are_not_finite_is_not_exported(tmp_path):
 
 
 def test_a_run_whose_logits_are_not_finite_is_not_exported(tmp_path):
-    save_run(tmp_path / "run", lambda params: jax.tree.map(lambda x: x + 1e30, params), **MODELS["llama"])
+    def overflowing(params):
+        return {**params, "final_norm": {"scale": np.full_like(params["final_norm"]["scale"], 3e38)}}
+
+    save_run(tmp_path / "run", overflowing, **MODELS["llama"])
     with pytest.raises(RunError, match="logits are not finite, although its parameters are"):
         run_export(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
