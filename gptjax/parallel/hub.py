@@ -180,6 +180,7 @@ class Hub:
         self._last_progress = math.inf  # time of the last progress; infinite until all processes have connected
         self._unaware: set[int] = set()  # processes that do not know yet that the run is over
         self._over = threading.Event()
+        self._ending: dict[str, Any] = {}  # why the run is over
         for work in (self._accept, self._beat):
             threading.Thread(target=work, daemon=True).start()
 
@@ -201,7 +202,8 @@ class Hub:
                 return
             self._unaware = set(self._channels)
             self._over.set()
-            self._broadcast("ended", reason=reason, refused=refused)
+            self._ending = dict(reason=reason, refused=refused)
+            self._broadcast("ended", **self._ending)
 
     def _broadcast(self, kind: str, **message: Any) -> None:
         with self._lock:
@@ -273,7 +275,10 @@ class Hub:
                 channel.send("welcome")
                 self._channels[process], self._names[process] = channel, name
                 self._progress[process] = ProcessProgress()
-                if not self.missing():
+                if self._over.is_set():  # it has connected too late to hear of it: process 0, too, is a client
+                    self._unaware.add(process)
+                    channel.send("ended", **self._ending)
+                elif not self.missing():
                     self._last_progress = time.monotonic()
                     self._broadcast("start", service_port=self._service_port, token=secrets.token_hex(8))
                 return True

@@ -74,6 +74,16 @@ def test_only_the_first_reason_counts_and_all_processes_receive_it():
     assert 1 not in run.hub._unaware
 
 
+def test_a_process_that_connects_when_the_run_is_over_is_told_so():
+    run = Run()
+    other = run.connect(process=1, of=3, host="h")
+    reason = "--num_processes=2 in process 0, 3 in process 1 on h: must be the same in all"
+    ended = {"kind": "ended", "reason": reason, "refused": True}
+    assert other.receive() == ended
+    late = run.member(0)
+    assert late.receive() == ended
+
+
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_connection_that_closes_without_leave_ends_the_run(leaves):
     run = Run()
