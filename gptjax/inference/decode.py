@@ -95,17 +95,23 @@ def empty_cache(family: Family, *, slots: int) -> Cache:
     return pinned(family.empty_cache(1, slots))
 
 
-@partial(jax.jit, static_argnames=("family",), donate_argnames=("cache",))
+@partial(jax.jit, static_argnames=("family",), donate_argnames=("caches",))
 def read(
-    family: Family, params: Any, cache: Cache, tokens_BT: jax.Array, num_new_B: jax.Array
-) -> tuple[Cache, jax.Array, jax.Array]:
-    """Reads the next num_new_B[b] ≥ 1 tokens of each prompt.
+    family: Family, params: Any, caches: tuple[Cache, ...], tokens_RT: jax.Array, num_new_R: jax.Array
+) -> tuple[tuple[Cache, ...], tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """Reads the next num_new_R[r] ≥ 1 tokens of each of R prompts, whose caches have one row each.
 
-    Returns:
-      the cache; x_BTD of all T tokens, for `score`; x_BD of the last one of each row, for `start`.
+    Returns, for each prompt:
+      its cache; x_1TD of all T tokens, for `score`; x_1D of the last one, for `start`.
     """
-    cache, x_BTD = family.read(params, cache, tokens_BT, num_new_B)
-    return pinned((cache, x_BTD, x_BTD[jnp.arange(x_BTD.shape[0]), num_new_B - 1]))
+    cache = jax.tree.map(lambda *rows: jnp.concatenate(rows), *caches)
+    cache, x_RTD = family.read(params, cache, tokens_RT, num_new_R)
+    last_RD = x_RTD[jnp.arange(len(caches)), num_new_R - 1]
+
+    def split(tree: Any) -> tuple[Any, ...]:
+        return tuple(jax.tree.map(lambda x: x[row : row + 1], tree) for row in range(len(caches)))
+
+    return pinned((split(cache), split(x_RTD), split(last_RD)))
 
 
 @partial(jax.jit, static_argnames=("family",))

@@ -32,13 +32,14 @@ from gptjax.inference.engine_metrics import EngineMetrics
 from gptjax.inference.generate import FramedPrompt, Generator
 from gptjax.inference.growing_text import GrowingText
 from gptjax.inference.prefix import PrefixCache
-from gptjax.inference.prompt_reading import PromptReading
+from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
 from gptjax.inference.request import Event, Request
 from gptjax.inference.sampling_params import SamplingParams
 from gptjax.inference.timing import program_key
 
 TOKENS_PER_CALL = 32  # at most; a request is cancelled between calls
 MOMENT = 0.05  # seconds of a call while somebody streams or waits
+PAUSE = 0.1  # seconds for which prompts are read before texts go on; the last piece may take longer
 MOST_FAILURES = 3  # steps in a row that fail before the engine is down
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class _Model:
     id: bytes  # in digests of prompts
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """A request with its texts; those not yet placed wait for a row."""
 
@@ -69,20 +70,22 @@ class _Job:
     model: _Model
     texts: list[GrowingText]
     unplaced: list[GrowingText]
+    reading: PromptReading | None = None
 
 
 class Engine:
     """Generates the texts of requests.
 
-    Each step reads a piece of the prompt of the request that came first, if a slot is free, and then generates one or
-    more tokens in every row. If nobody streams and nobody waits, there are many tokens per call of the device.
+    Each step reads pieces of prompts for a short time, if slots are free, and then generates one or more tokens in
+    every row. A call reads the next piece of the request that came first, together with those of others that are as
+    long. If nobody streams and nobody waits, there are many new tokens per call of the device.
 
     Args:
       generator: the model and its tokenizer; its parameters are used, not copied.
       num_slots: the number of texts that are generated at the same time.
       max_context: the most tokens of a prompt and its text; None: `model.max_positions`.
       max_waiting: the number of requests that may wait for a slot.
-      piece: prompt tokens that are read between two steps of the other texts.
+      piece: the most prompt tokens that one call reads.
       prefix_tokens: the number of prompt tokens whose keys and values are kept for later prompts with the same
         beginning; 0: none; None: four times the context.
       max_adapters: how many adapters may be loaded. Each has its own copy of the parameters, with the adapter merged
@@ -116,7 +119,6 @@ class Engine:
         self.max_adapters = max_adapters
         self.metrics = EngineMetrics(num_slots=num_slots)
         self._sizes = shapes.engine_shapes(num_slots, self.max_context, piece, TOKENS_PER_CALL)
-        self._prompt_budget = self._sizes.pieces[-1]
         num_blocks = (4 * self.max_context if prefix_tokens is None else prefix_tokens) // shapes.BLOCK
         self._prefix: PrefixCache | None = None
         with devices_of(generator):
@@ -129,7 +131,7 @@ class Engine:
         self._closing = self._cancelling = False
         self._numbers = itertools.count()
         # In the engine's thread:
-        self._reading: tuple[_Job, PromptReading] | None = None
+        self._reading: list[_Job] = []  # in the order in which they came
         self._seconds_per_step = 0.0  # of the latest call
         self._batches: list[Batch] = []  # those with texts
         self._failures, self._failed = 0, False  # steps in a row that failed; whether the current one did
@@ -345,41 +347,40 @@ class Engine:
         self._count()
 
     def _read_prompts(self) -> None:
-        """Reads prompts while slots are free, up to one piece's length in all."""
-        budget = self._prompt_budget
-        while budget > 0:
-            if self._reading is None and not self._take_next():
+        """Reads prompts while slots are free, for a short time, and begins their texts."""
+        until = time.perf_counter() + PAUSE
+        while True:
+            self._take_waiting()
+            self._place_read()
+            group = next_group([job.reading for job in self._reading if job.reading is not None])
+            if not group or time.perf_counter() >= until:
                 return
-            assert self._reading is not None
-            job, reading = self._reading
             try:
-                if not reading.is_done:
-                    budget -= reading.advance()
-                if reading.is_done and not self._place(job, reading):
-                    return  # its other texts wait for a slot
+                read_next(group)
             except Exception as error:
-                _log.exception("request %s: its prompt could not be read", job.request.id)
-                self._reading = None
-                if self._prefix is not None:
-                    self._prefix.clear()  # its pool may have been donated to the call that failed
-                self._end(job, "error", f"{type(error).__name__}: {error}")
-                self._note_failure()
+                self._fail_to_read([job for job in self._reading if job.reading in group], error)
 
-    def _take_next(self) -> bool:
-        """Begins with the request that has waited longest; returns False if there is none, or no free slot."""
-        if not self._num_free:
-            return False
+    def _take_waiting(self) -> None:
+        """Begins with the requests that have waited longest, as long as there is a free slot for each."""
         with self._changed:
-            if not self._waiting:
-                return False
-            job = self._waiting.popleft()
+            while self._waiting and self._num_unreserved > 0:
+                job = self._waiting.popleft()
+                job.request.timings.started = time.monotonic()
+                generator = job.model.generator
+                job.reading = PromptReading(generator, self._sizes, job.request, self._prefix, job.model.id)
+                self._reading.append(job)
             self.metrics.requests_waiting = len(self._waiting)
-        job.request.timings.started = time.monotonic()
-        self._reading = job, PromptReading(job.model.generator, self._sizes, job.request, self._prefix, job.model.id)
-        return True
 
-    def _place(self, job: _Job, reading: PromptReading) -> bool:
-        """Begins texts of a prompt that has been read, while slots are free; returns whether all have begun."""
+    def _place_read(self) -> None:
+        """Begins texts of the prompts that have been read, while slots are free."""
+        for job in list(self._reading):
+            if job.reading is not None and job.reading.is_done:
+                try:
+                    self._place(job, job.reading)
+                except Exception as error:
+                    self._fail_to_read([job], error)
+
+    def _place(self, job: _Job, reading: PromptReading) -> None:
         batch = job.model.batch
         while job.unplaced and self._num_free:
             text = job.unplaced[0]
@@ -395,8 +396,16 @@ class Engine:
             self.metrics.generated(text.num_tokens)
             self._deliver(text)
         if not job.unplaced:
-            self._reading = None
-        return not job.unplaced
+            self._reading.remove(job)
+
+    def _fail_to_read(self, jobs: list[_Job], error: Exception) -> None:
+        _log.exception("requests %s: their prompts could not be read", ", ".join(job.request.id for job in jobs))
+        if self._prefix is not None:
+            self._prefix.clear()  # its pool may have been donated to the call that failed
+        for job in jobs:
+            self._reading.remove(job)
+            self._end(job, "error", f"{type(error).__name__}: {error}")
+        self._note_failure()
 
     def _generate(self, batch: Batch) -> None:
         texts, began = batch.texts, time.perf_counter()
@@ -419,7 +428,12 @@ class Engine:
             self._batches.remove(batch)
 
     def _num_steps(self) -> int:
-        """Tokens per call of the device: many if nobody streams or waits, otherwise those of a short moment."""
+        """Tokens per call of the device: many if nobody streams or waits, those of a short moment if somebody does, and
+        one while prompts can be read."""
+        if any(job.reading and not job.reading.is_done for job in self._reading):
+            return 1
+        if self._waiting and self._num_unreserved > 0:
+            return 1
         is_streamed = any(text.request.stream for batch in self._batches for text in batch.texts)
         if is_streamed or self._waiting or self._reading or len(self._batches) > 1:
             return max(1, min(self._sizes.num_new, int(MOMENT / max(self._seconds_per_step, 1e-6))))
@@ -428,6 +442,11 @@ class Engine:
     @property
     def _num_free(self) -> int:
         return self.num_slots - sum(len(batch.texts) for batch in self._batches)
+
+    @property
+    def _num_unreserved(self) -> int:
+        """Free slots that are not for texts whose prompts are being read; negative if there are more of these."""
+        return self._num_free - sum(len(job.unplaced) for job in self._reading)
 
     def _deliver(self, text: GrowingText) -> None:
         text.deliver()
@@ -441,9 +460,8 @@ class Engine:
             if ended:
                 self._waiting = deque(job for job in self._waiting if job not in ended)
             self.metrics.requests_waiting = len(self._waiting)
-        if self._reading and (self._reading[0].request.cancelled or self._cancelling):
-            ended.append(self._reading[0])
-            self._reading = None
+        ended += [job for job in self._reading if job.request.cancelled or self._cancelling]
+        self._reading = [job for job in self._reading if job not in ended]
         is_down = self._failures >= MOST_FAILURES
         reason, error = ("error", "the engine is down: too many steps failed") if is_down else ("cancelled", None)
         for job in ended:
@@ -467,9 +485,9 @@ class Engine:
 
     def _fail(self, error: Exception) -> None:
         """Ends everything that has begun, after an error in the engine itself, so that nothing waits for ever."""
-        if self._reading:
-            job, self._reading = self._reading[0], None
+        for job in self._reading:
             self._end(job, "error", repr(error))
+        self._reading = []
         for batch in self._batches:
             texts = batch.texts
             batch.clear()
@@ -493,6 +511,5 @@ class Engine:
     def _count(self) -> None:
         texts = [text for batch in self._batches for text in batch.texts]
         requests = {id(text.request) for text in texts}
-        if self._reading:
-            requests.add(id(self._reading[0].request))
+        requests |= {id(job.request) for job in self._reading}
         self.metrics.slots_in_use, self.metrics.requests_running = len(texts), len(requests)

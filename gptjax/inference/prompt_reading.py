@@ -1,10 +1,15 @@
-"""Reads the prompt of one request, a piece at a time, so that the texts of other requests go on between the pieces."""
+"""Reads the prompts of requests, a piece at a time, so that the texts of other requests go on between the pieces.
+
+Short pieces of several prompts are read in one call, since the matrices are multiplied faster for many tokens at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from gptjax.inference import shapes
@@ -55,32 +60,23 @@ class PromptReading:
         """Whether kept blocks may be used."""
         return bool(self._chain) and self.request.params.prompt_logprobs is None
 
-    def advance(self) -> int:
-        """Reads the next piece, after what is known of the prompt; returns the length of the program that did."""
-        generator = self.generator
-        if self._cache is None:
-            self._begin()
-        T = self._sizes.piece_for(len(self._tokens) - self._num_read, self._slots - self._num_read)
-        piece = self._tokens[self._num_read : self._num_read + T]
-        tokens_1T = np.zeros((1, T), np.int32)
-        tokens_1T[0, : len(piece)] = piece
-        num_new_1 = np.array([len(piece)], np.int32)
-        cache, self._cache = self._cache, None  # it is donated
-        self._cache, x_1TD, self._last_BD = read(generator.family, generator.params, cache, tokens_1T, num_new_1)
-        if self.request.params.prompt_logprobs is not None:
-            self._score(x_1TD, len(piece))
-        self._num_read += len(piece)
-        return T
+    @property
+    def piece(self) -> int:
+        """The length of the program that reads the next piece."""
+        read = self._num_read if self._cache is not None else self._num_known() * shapes.BLOCK
+        return self._sizes.piece_for(len(self._tokens) - read, self._slots - read)
 
     def warm_up(self) -> None:
         """Runs all programs of this number of slots, except `start`, which may be called afterwards."""
         generator, family = self.generator, self.generator.family
         for T in self._sizes.pieces:
             if T <= self._slots:
-                cache, tokens_1T = empty_cache(family, slots=self._slots), np.zeros((1, T), np.int32)
-                made = read(family, generator.params, cache, tokens_1T, np.ones(1, np.int32))
-                self._cache, x_1TD, self._last_BD = made
-                fetch(score(family, generator.params, x_1TD, tokens_1T))
+                for R in {1, self._sizes.together(T)}:
+                    caches = tuple(empty_cache(family, slots=self._slots) for _ in range(R))
+                    tokens_RT = np.zeros((R, T), np.int32)
+                    made = read(family, generator.params, caches, tokens_RT, np.ones(R, np.int32))
+                    self._cache, x_1TD, self._last_BD = (each[0] for each in made)
+                fetch(score(family, generator.params, x_1TD, tokens_RT[:1]))
         if self._prefix is not None:
             self._prefix.warm_up(self._cache)
 
@@ -115,14 +111,24 @@ class PromptReading:
             self.request.prompt_logprobs = self._logprobs
 
     def _begin(self) -> None:
-        generator = self.generator
-        if self.looked_up and self._prefix is not None:
-            self._known = self._prefix.num_known(self._chain)
+        if self._cache is not None:
+            return
+        self._known = self._num_known()
         if self._known and self._prefix is not None:
             self._cache = self._prefix.load(self._chain[: self._known], self._slots)
             self._num_read = self.request.cached_tokens = self._known * shapes.BLOCK
         else:
-            self._cache = empty_cache(generator.family, slots=self._slots)
+            self._cache = empty_cache(self.generator.family, slots=self._slots)
+
+    def _num_known(self) -> int:
+        """The number of kept blocks that it may use."""
+        return self._prefix.num_known(self._chain) if self.looked_up and self._prefix is not None else 0
+
+    def _waits_for(self, others: Iterable[PromptReading]) -> bool:
+        """Whether another prompt that is being read has the next block of this one, which then need not be read."""
+        if self._cache is not None or not self.looked_up or (known := self._num_known()) == len(self._chain):
+            return False
+        return any(self._chain[known] in other._chain for other in others)
 
     def _score(self, x_1TD: Any, length: int) -> None:
         """Adds the log-probabilities of the tokens that follow these."""
@@ -136,6 +142,46 @@ class PromptReading:
         for place, token in enumerate(following):
             top = tuple(zip(top_TA[place][:num_top], top_logprobs_TA[place][:num_top]))
             self._logprobs.append(TokenLogprob(token, logprobs_T[place], top))
+
+
+def next_group(readings: Sequence[PromptReading]) -> list[PromptReading]:
+    """Those of which one call should read the next pieces: the first that is not done, and, if there are enough, others
+    of the same model whose next pieces are as long. Empty if all are done."""
+    unread = [reading for reading in readings if not reading.is_done]
+    if not unread:
+        return []
+    first = unread[0]
+    group, room = [first], first._sizes.together(first.piece)
+    for reading in unread[1:]:
+        if len(group) == room:
+            break
+        is_alike = reading.generator is first.generator and reading._slots == first._slots
+        if is_alike and reading.piece == first.piece:
+            begun = [other for other in unread if other._cache is not None and other is not reading]
+            if not reading._waits_for([*group, *begun]):
+                group.append(reading)
+    return group if 2 * len(group) > room else group[:1]  # the call costs as much for prompts that are missing
+
+
+def read_next(group: Sequence[PromptReading]) -> None:
+    """Reads the next pieces of a group of `next_group`, and waits until they are read."""
+    first = group[0]
+    generator, T = first.generator, first.piece
+    R = 1 if len(group) == 1 else first._sizes.together(T)
+    tokens_RT, num_new_R = np.zeros((R, T), np.int32), np.ones(R, np.int32)
+    for row, reading in enumerate(group):
+        reading._begin()
+        piece = reading._tokens[reading._num_read : reading._num_read + T]
+        tokens_RT[row, : len(piece)], num_new_R[row] = piece, len(piece)
+    caches = [reading._cache for reading in group]  # they are donated
+    caches += [empty_cache(generator.family, slots=first._slots) for _ in range(R - len(group))]
+    made = read(generator.family, generator.params, tuple(caches), tokens_RT, num_new_R)
+    for reading, cache, x_1TD, last_1D, length in zip(group, *made, num_new_R.tolist()):
+        reading._cache, reading._last_BD = cache, last_1D
+        if reading.request.params.prompt_logprobs is not None:
+            reading._score(x_1TD, length)
+        reading._num_read += length
+    jax.block_until_ready(first._last_BD)
 
 
 def sampling_of(generator: Generator, text: GrowingText) -> Any:

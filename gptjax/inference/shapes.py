@@ -14,6 +14,7 @@ PIECE = 4 * BUCKET  # prompt tokens that the model reads at a time
 FIRST_ROOM = 512  # new tokens for which the cache has room at first; the room then doubles
 BLOCK = 32  # the engine keeps keys and values of prompts in blocks of this many tokens
 FEWEST_SLOTS = 256  # per row of the engine's smallest batch, unless the context is shorter
+MOST_TOGETHER = 4  # prompts of which one call reads a piece each; with more, a token does not become cheaper
 
 
 def bucketed(length: int) -> int:
@@ -57,6 +58,10 @@ class EngineShapes:
         """The length of the program that reads the next of `tokens` tokens where a row has `free` slots left."""
         fitting = [piece for piece in self.pieces if piece <= free]
         return smallest(fitting, min(tokens, fitting[-1]))
+
+    def together(self, piece: int) -> int:
+        """The number of prompts of which one call reads a piece of this length each, if so many wait."""
+        return min(MOST_TOGETHER, self.pieces[-1] // piece)
 
 
 def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> EngineShapes:

@@ -17,6 +17,8 @@ from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine, EngineDown, QueueFull
 from gptjax.inference.generate import Generator
 from gptjax.inference.prefix import PrefixCache
+from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
+from gptjax.inference.request import Request
 from gptjax.inference.sampling_params import SamplingParams
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import params_sharding
@@ -44,7 +46,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def engine(generator):
-    engine = Engine(generator, num_slots=3, piece=8, max_waiting=20)
+    engine = Engine(generator, num_slots=3, piece=16, max_waiting=20)
     engine.start()
     yield engine
     engine.close(drain=False)
@@ -74,8 +76,9 @@ def requests():
         yield prompt, SamplingParams(max_tokens=1 + 5 * i % 14, seed=i, min_p=0.01, **settings[i % 3])
 
 
-def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generator, engine):
-    expected = [alone(generator, *request) for request in requests()]
+def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generator, engine, monkeypatch):
+    expected, together = [alone(generator, *request) for request in requests()], []
+    monkeypatch.setattr(engines, "read_next", lambda group: together.append(len(group)) or read_next(group))
     COMPILED.clear()
     running = [
         engine.submit(prompt, params, stream=bool(i % 2)) for i, (prompt, params) in enumerate(requests())
@@ -90,6 +93,7 @@ def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generato
         assert request.usage.completion_tokens == len(completion.tokens)
         assert 0 <= request.timings.queued <= request.timings.time_to_first_token <= request.timings.total
     assert not COMPILED
+    assert set(together) == {1, 2}, "some prompts must have been read in one call"
     assert engine.metrics.slots_in_use == 0
 
 
@@ -142,6 +146,27 @@ def test_a_kept_prefix_changes_nothing_and_is_counted(generator, engine):
     assert engine.metrics.prefix_hits == hits + 2
     for request, prompt in zip((first, again, longer, other), (prefix, prefix, prefix + " king", "x" + prefix)):
         assert request.text == alone(generator, prompt, params).text
+
+
+def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only_once(generator):
+    sizes = shapes.engine_shapes(3, CONTEXT, 32, 4)
+    assert [(piece, sizes.together(piece)) for piece in sizes.pieces] == [(8, 4), (16, 2), (32, 1)]
+    kept = PrefixCache(generator.config, num_blocks=4)
+
+    def group(*prompts, **settings):
+        """The numbers of the prompts whose pieces are read in the first call."""
+        requests = [Request("", list(prompt), SamplingParams(**settings), seed=0) for prompt in prompts]
+        readings = [PromptReading(generator, sizes, request, kept, b"") for request in requests]
+        return [readings.index(reading) for reading in next_group(readings)]
+
+    assert group(range(14), range(5), range(20, 29)) == [0, 2]
+    assert group(range(20), range(5), range(20, 29)) == [0], "a long piece is read alone"
+    assert group(range(5), range(7)) == [0], "a call for four costs as much as three calls"
+    assert group(range(5), range(12), range(7), range(8)) == [0, 2, 3]
+    assert group(range(14), range(16)) == [0], "the other can use the first one's block"
+    assert group(range(14), range(16), prompt_logprobs=0) == [0, 1]
+    kept.keep(kept.chain(b"", range(14)), kept.load([], slots=16))
+    assert group(range(14), range(5), range(12)) == [0, 1, 2], "the rest is as short as the others"
 
 
 def test_the_blocks_used_longest_ago_are_replaced():
