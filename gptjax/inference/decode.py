@@ -109,7 +109,7 @@ def read(
     last_RD = x_RTD[jnp.arange(len(caches)), num_new_R - 1]
 
     def split(tree: Any) -> tuple[Any, ...]:
-        return tuple(jax.tree.map(lambda x: x[row : row + 1], tree) for row in range(len(caches)))
+        return tuple(jax.tree.map(lambda x, row=row: x[row : row + 1], tree) for row in range(len(caches)))
 
     return pinned((split(cache), split(x_RTD), split(last_RD)))
 
