@@ -10,8 +10,8 @@ name, it is read back and its logits are compared with the run's, and with those
 installed. Adapters are merged.
 
 A GGUF file (pip install 'gptjax[gguf]') has the weights, the tokenizer and the chat template in one. It is written for
-the families llama, mistral, qwen2, qwen3 and olmo2, and compared with the run and, where llama-cpp-python is installed,
-with llama.cpp.
+the families llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, olmo2, olmoe and gemma3, and compared with the run and,
+where llama-cpp-python is installed, with llama.cpp.
 """
 
 from __future__ import annotations

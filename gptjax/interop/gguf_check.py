@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.interop.gguf import as_there, tensor_names
+from gptjax.interop.gguf import file_tensors
 from gptjax.interop.huggingface.tensors import Written
 
 # The largest difference of a number from what was written, as a part of the largest number of its tensor.
@@ -24,9 +24,9 @@ def largest_rounding(path: Path, content: Mapping[str, Any], tensors: Sequence[W
 
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     largest = 0.0
-    for tensor, name in zip(tensors, tensor_names(content, tensors)):
-        expected = as_there(tensor, content)
-        stored = gguf.dequantize(found[name].data, found[name].tensor_type)
+    for tensor in file_tensors(content, tensors):
+        expected = tensor.value()
+        stored = gguf.dequantize(found[tensor.name].data, found[tensor.name].tensor_type)
         largest = max(largest, float(np.abs(stored - expected).max() / max(np.abs(expected).max(), 1e-30)))
     return largest
 

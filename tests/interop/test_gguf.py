@@ -10,13 +10,14 @@ from sentencepiece_models import FOREIGN, GEMMA, sentencepiece_model
 from gptjax import export
 from gptjax.config import ConfigError
 from gptjax.conversation import load_template
-from gptjax.interop.gguf import check_model, write_gguf
+from gptjax.interop.gguf import write_gguf
+from gptjax.interop.gguf_model import FULL, WINDOWED, check_model
 from gptjax.interop.huggingface.tensors import Written
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 
 gguf = pytest.importorskip("gguf")
 TOKENIZERS = gguf_models.tokenizers()
-PERMUTED = {"llama", "mistral"}
+PERMUTED = {"llama", "mistral", "mixtral"}
 TOLERANCE = {"float32": 0, "float16": 1e-3, "bfloat16": 8e-3, "q8_0": 8e-3}  # of the largest number of a tensor
 
 
@@ -34,27 +35,102 @@ def interleaved(array, heads):
     return array[rows]
 
 
+def value_there(tensor, tensors, family, content):
+    """What a tensor of the export must be in the file, or None where it is a part of another one."""
+    expected = tensor.value()
+    if ".experts." in tensor.name:
+        first = tensor.name.partition(".experts.")[0]
+        kind = tensor.name.rsplit(".", 2)[1]
+        if ".experts.0." not in tensor.name:
+            return None
+        return np.stack([each.value() for each in tensors if each.name.startswith(first) and f".{kind}." in each.name])
+    if tensor.name.endswith("norm.weight"):
+        return expected + (family == "gemma3")
+    for part, heads in (("q_proj", content["num_attention_heads"]), ("k_proj", content["num_key_value_heads"])):
+        if part in tensor.name and family in PERMUTED:
+            return interleaved(expected, heads)
+    return expected
+
+
 @pytest.mark.parametrize("name, dtype", [*((name, "float32") for name in MODELS), *(("qwen3", d) for d in TOLERANCE)])
 def test_every_tensor_is_read_back(name, dtype, tmp_path):
-    tokenizer = TOKENIZERS["bpe"]
+    tokenizer, family = TOKENIZERS["bpe"], name.split()[0]
     _, _, content, tensors, notes = write(tmp_path / "m.gguf", name, tokenizer, dtype)
     reader = gguf.GGUFReader(tmp_path / "m.gguf")
     found = {tensor.name: tensor for tensor in reader.tensors}
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[field(reader, "general.architecture").upper()], 2)
-    assert len(found) == len(tensors) + (name == "olmo2"), "llama.cpp's OLMo 2 has no tied head"
-    for tensor in tensors:
-        stored = found[names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))]
-        expected = tensor.value()
-        for part, heads in (("q_proj", content["num_attention_heads"]), ("k_proj", content["num_key_value_heads"])):
-            if part in tensor.name and name in PERMUTED:
-                expected = interleaved(expected, heads)
+    architecture = field(reader, "general.architecture").upper()
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture], content["num_hidden_layers"])
+    expected = {
+        names.get_name(tensor.name.replace(".experts.0.", ".experts."), try_suffixes=(".weight", ".bias")): value
+        for tensor in tensors
+        if (value := value_there(tensor, tensors, family, content)) is not None
+    }
+    # llama.cpp's OLMo has no tied head
+    assert found.keys() - expected.keys() == {"rope_freqs.weight"} & found.keys() | (
+        {"output.weight"} if architecture in ("OLMO2", "OLMOE") else set()
+    )
+    for there, value in expected.items():
+        stored = found[there]
         values = gguf.dequantize(stored.data, stored.tensor_type)
-        assert values.shape == expected.shape
-        assert np.abs(values - expected).max() <= TOLERANCE[dtype] * np.abs(expected).max(), tensor.name
-        if expected.ndim == 1:
+        assert values.shape == value.shape
+        assert np.abs(values - value).max() <= TOLERANCE[dtype] * np.abs(value).max(), there
+        if value.ndim == 1:
             assert stored.tensor_type.name == "F32"
     if dtype == "q8_0":
         assert "no multiple of 32" in notes[-1], "the width of heads times their number is 48"
+
+
+def test_llama_3s_frequencies_are_divided_by_published_factors(tmp_path):
+    """As Llama 3.1 defines them: here 16 positions were the original context, and its fastest turns are kept."""
+    write(tmp_path / "m.gguf", "llama llama3", TOKENIZERS["byte"])
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    found = next(each.data for each in reader.tensors if each.name == "rope_freqs.weight")
+    turns = 16 * 5e5 ** -(np.arange(8) / 8) / (2 * np.pi)
+    kept = np.clip((turns - 1) / (4 - 1), 0, 1)
+    np.testing.assert_allclose(found, 1 / (kept + (1 - kept) / 8), rtol=1e-6)
+    assert 1 < found[0] < 8 and found[-1] == 8
+    assert field(reader, "llama.rope.scaling.type") is None
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("llama linear", {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}),
+        (
+            "qwen3 attention_factor",
+            {
+                "qwen3.rope.scaling.type": "yarn",
+                "qwen3.rope.scaling.factor": 4.0,
+                "qwen3.rope.scaling.original_context_length": 12,
+                "qwen3.rope.scaling.yarn_beta_fast": 4.0,
+                "qwen3.rope.scaling.yarn_beta_slow": 1.0,
+                "qwen3.rope.scaling.attn_factor": pytest.approx(1.4 / (1 + 0.1 * np.log(4))),
+            },
+        ),
+        (
+            "qwen3_moe",
+            {
+                "qwen3moe.expert_count": 4,
+                "qwen3moe.expert_used_count": 2,
+                "qwen3moe.expert_feed_forward_length": 48,
+            },
+        ),
+        (
+            "gemma3",
+            {
+                "gemma3.attention.sliding_window": 8,
+                "gemma3.attention.sliding_window_pattern": 3,
+                "gemma3.rope.freq_base": 1e4,
+                "gemma3.rope.freq_base_swa": 100.0,
+                "gemma3.rope.scaling.factor": 8.0,
+            },
+        ),
+    ],
+)
+def test_what_is_special_about_a_family_is_read_back(name, expected, tmp_path):
+    write(tmp_path / "m.gguf", name, TOKENIZERS["byte"])
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    assert {key: field(reader, key) for key in expected} == expected
 
 
 def test_every_setting_is_read_back(tmp_path):
@@ -122,13 +198,31 @@ def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(tokenizer, said, tm
     assert not (tmp_path / "m.gguf").exists()
 
 
+YARN, LLAMA3 = {"rope_type": "yarn", "truncate": False}, {"rope_type": "llama3"}
+HEADS = dict(num_attention_heads=4, num_key_value_heads=2)
+GEMMA3 = dict(model_type="gemma3_text", query_pre_attn_scalar=8, head_dim=8)
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
         (dict(model_type="gpt2"), "model_type = 'gpt2': must be one of llama"),
-        (dict(rope_parameters={"rope_type": "yarn"}), "only rope_type = 'default'"),
-        (dict(sliding_window=8), "sliding_window = 8"),
-        (dict(hidden_act="gelu"), "hidden_act = 'gelu'"),
+        (dict(rope_parameters={"rope_type": "longrope"}), "rope_type = 'longrope': must be one of default, linear"),
+        (dict(rope_parameters=YARN), "truncate = False: must be True"),
+        (dict(rope_parameters={"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5: must be 1"),
+        (
+            dict(model_type="qwen3", rope_parameters=LLAMA3),
+            "rope_type = 'llama3': must be one of default, linear, yarn",
+        ),
+        (dict(model_type="qwen3", attention_bias=True), "attention_bias = True: must be False"),
+        (dict(sliding_window=8), "sliding_window = 8: must be None"),
+        (dict(hidden_act="gelu"), "hidden_act = 'gelu': must be 'silu'"),
+        (dict(model_type="qwen3_moe", norm_topk_prob=False), "norm_topk_prob = False: must be True"),
+        (dict(model_type="olmoe", norm_topk_prob=True), "norm_topk_prob = True: must be False"),
+        (dict(model_type="olmoe", **HEADS), "num_key_value_heads = 2: must be num_attention_heads = 4"),
+        (GEMMA3 | dict(final_logit_softcapping=30.0), "final_logit_softcapping = 30.0: must be None"),
+        (GEMMA3 | dict(head_dim=16), "query_pre_attn_scalar = 8: must be head_dim = 16"),
+        (GEMMA3 | dict(layer_types=[FULL, WINDOWED]), "layer_types = .*: every n-th must be full_attention"),
     ],
 )
 def test_a_model_that_llama_cpp_does_not_compute_is_refused(change, said):

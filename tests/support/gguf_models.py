@@ -2,7 +2,7 @@
 
 import json
 
-from huggingface_models import GROUPED
+from huggingface_models import GEMMA, GROUPED
 from random_models import make_model
 from sentencepiece_models import LLAMA, TEXT, sentencepiece_model
 from their_tokenizers import MADE
@@ -16,12 +16,28 @@ from gptjax.tokenizer.huggingface import HuggingFaceTokenizer
 from gptjax.tokenizer.training import train_sentencepiece
 
 CHAT = load_template("chatml")
-MODELS = {  # model_type → the settings of `model`
+YARN = dict(rope_scaling="yarn", rope_factor=4.0, rope_original_positions=12)
+EXPERTS = dict(num_experts=4, experts_per_token=2)
+MODELS = {  # family, and a word for what is special about it → the settings of `model`
     "llama": GROUPED,
+    "llama llama3": GROUPED
+    | dict(rope_scaling="llama3", rope_factor=8.0, rope_original_positions=16, rope_theta=5e5, head_width=16),
+    "llama linear": GROUPED | dict(rope_scaling="linear", rope_factor=4.0),
     "mistral": GROUPED | dict(head_width=12),
+    "mixtral": GROUPED | EXPERTS | dict(router_normalized=True),
     "qwen2": GROUPED | dict(bias="qkv"),
     "qwen3": GROUPED | dict(qk_norm=True, head_width=12, tied_embeddings=False, rope_theta=5e4),
+    "qwen3 yarn": GROUPED | YARN | dict(qk_norm=True),
+    "qwen3 attention_factor": GROUPED | YARN | dict(qk_norm=True, rope_attention_factor=1.4),
+    "qwen3_moe": GROUPED | EXPERTS | dict(qk_norm=True, router_normalized=True),
     "olmo2": GROUPED | dict(norm_placement="post", qk_norm=True, qk_norm_over="projection"),
+    "olmo2 yarn": GROUPED | YARN | dict(norm_placement="post", qk_norm=True, qk_norm_over="projection"),
+    "olmoe": EXPERTS | dict(feedforward_width=48, qk_norm=True, qk_norm_over="projection"),
+    "gemma3": GEMMA
+    | dict(qk_norm=True, window=8, window_pattern="SSL", num_layers=3, rope_theta=1e4, rope_local_theta=100.0)
+    | dict(rope_scaling="linear", rope_factor=8.0),
+    "gemma3 full": GEMMA | dict(qk_norm=True),
+    "gemma3 windows": GEMMA | dict(qk_norm=True, window=8, window_pattern="S"),
 }
 
 
@@ -44,7 +60,7 @@ def tokenizers():
 def write(path, name, tokenizer, dtype="float32", **more):
     """Writes a model of a family; returns its parameters, config, config.json and tensors."""
     params, config = make_model(tokenizer, **MODELS[name] | more)
-    family = FAMILIES[name]
+    family = FAMILIES[name.split()[0]]
     content = family.write(config.model)
     tensors = tensors_of(family, config.model, params)
     notes = write_gguf(path, content, tensors, tokenizer, CHAT, begin_id=tokenizer.eos_id, dtype=dtype)
