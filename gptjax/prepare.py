@@ -227,6 +227,7 @@ SHORT_FORMS = {
 LATER_FIELDS = (
     *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
     *("split.test_fraction", "split.test_documents", "template", "least_failures", "scores", "documents"),
+    "max_document_seconds",
 )
 
 INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core busy

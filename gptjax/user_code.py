@@ -277,10 +277,11 @@ def called(field: str, text: str, call: Callable[[], Any]) -> Any:
 
     Raises:
       ConfigError: the function fails; the message names the field and the line.
+      MemoryError: as the function raised it.
     """
     try:
         return call()
-    except ConfigError:
+    except (ConfigError, MemoryError):
         raise
     except Exception as error:
         place = _place(error, text.partition(":")[0])

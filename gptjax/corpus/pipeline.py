@@ -25,6 +25,7 @@ document, given by its row in its shard, is dropped; no text is rewritten to dro
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -53,6 +54,7 @@ from gptjax.corpus.stages.score import Score, weights_of
 from gptjax.corpus.stages.select import Select
 from gptjax.corpus.stages.splits import split_of
 from gptjax.corpus.stages.survey import Survey
+from gptjax.corpus.stages.verdicts import with_set_aside
 from gptjax.corpus.stages.vocabulary import MakeTokenizer, SampleText
 from gptjax.corpus.state import Corpus, DocumentShard
 from gptjax.corpus.tokens.assemble import Encoded, assemble, assemble_pairs
@@ -206,10 +208,15 @@ class Pipeline:
 
             def tell(number: int, result: dict) -> None:
                 progress(number, result)
+                self.corpus.count_set_aside(inputs[number], result["report"])
                 after_task(number, result["report"])
 
-            work = Stage(stage.name, stage.function, stage.version, options)
-            return run_stage(work, inputs, self.corpus.work, self._executor, tell)
+            work = Stage(stage.name, functools.partial(with_set_aside, stage.function), stage.version, options)
+            seconds = self.config.max_document_seconds
+            results = run_stage(work, inputs, self.corpus.work, self._executor, tell, seconds)
+        for given, result in zip(inputs, results):
+            self.corpus.note_set_aside(stage.name, given, result)
+        return results
 
 
 def _place(corpus: Corpus, shard: DocumentShard, name: str) -> Path | None:

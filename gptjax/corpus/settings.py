@@ -91,6 +91,9 @@ class Settings(Section):
     # share of a source's documents and files that may be unreadable; a source may have its own
     max_failure_share: UpToOne = 0.5
     least_failures: Natural = 20  # a source with fewer unreadable documents and files does not end the run
+    # seconds for one document in any stage; a process that takes longer is killed, and at the third time the document
+    # is set aside. 0: no limit
+    max_document_seconds: Natural = 600
     # conversations: what is written around messages: chatml | turns | alpaca | a JSON file of your own
     # (gptjax/conversation/template.py); its control tokens are added to the tokenizer
     template: str = "chatml"

@@ -11,8 +11,10 @@ from typing import Any
 
 from gptjax.conversation import Template, load_template
 from gptjax.corpus.forms import TEMPLATED, TEXT
-from gptjax.corpus.sources.listing import Listing
+from gptjax.corpus.sources.listing import FailureLimit, Listing
+from gptjax.corpus.stages.histogram import reach
 from gptjax.corpus.stages.splits import most_held_out
+from gptjax.corpus.stages.verdicts import SET_ASIDE
 from gptjax.tokenizer import Tokenizer
 
 
@@ -58,6 +60,18 @@ class DocumentShard:
         return self.left["splits"].get(split, {"bytes": 0})["bytes"]
 
 
+def _drop(left: dict, language: str, license: str, size: int, reason: str) -> None:
+    """Takes a document out of the report of survey."""
+    left["documents"] -= 1
+    left["bytes"] -= size
+    before = left["dropped"].get(reason, [0, 0])
+    left["dropped"][reason] = [before[0] + 1, before[1] + size]
+    for name, key in (("languages", language), ("licenses", license), ("lengths", str(reach(size)))):
+        documents, bytes_ = left[name].pop(key, [1, size])
+        if documents > 1:
+            left[name][key] = [documents - 1, bytes_ - size]
+
+
 @dataclass
 class Corpus:
     """A corpus that is being prepared: every stage reads it and adds its results.
@@ -72,7 +86,7 @@ class Corpus:
       earlier: shards and clusters of finished corpora to compare with.
       evaluations: the evaluation sets and their files; index: the entry of the index of all of them.
       sections: for the manifest: the results of the searches, name → counts, None without the search; and others that a
-        corpus may have: own_stages, skipped_at, texts_of_labels, shared_with_training.
+        corpus may have: own_stages, skipped_at, texts_of_labels, shared_with_training, set_aside.
       samples: entries of the files from which a tokenizer is learned.
       tokenizer: set when its stage is done; tokenizer_file: the entry of its file. source_samples, source_tokenizer
         (None: they share one) and its file: the same for the sources of pairs that have their own tokenizer.
@@ -98,6 +112,40 @@ class Corpus:
     source_tokenizer: Tokenizer | None = None
     source_tokenizer_file: dict | None = None
     labels: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def failures(self) -> FailureLimit:
+        """The share of every source's documents that has failed, and may."""
+        return FailureLimit(self.listing, self.config.max_failure_share, self.config.least_failures)
+
+    def count_set_aside(self, inputs: dict, report: dict) -> None:
+        """Counts documents that a task has set aside since its process ended there.
+
+        Raises:
+          RunError: they are too many of their source.
+        """
+        for shard in self._shards_of(inputs) if report.get("set_aside") else ():
+            for *_, reason in report["set_aside"]:
+                self.failures.add(shard.source.name, reason)
+
+    def note_set_aside(self, stage: str, inputs: dict, result: dict) -> None:
+        """Names the documents that a task has set aside; a verdict drops them from all later stages."""
+        found = result["report"].get("set_aside")
+        if not found:
+            return
+        noted = self.sections.setdefault("set_aside", [])
+        if "source" in inputs:  # those of extract are counted by their reader
+            noted += [{"stage": stage, "source": inputs["source"]["name"], **one} for one in found]
+        for shard in self._shards_of(inputs):
+            shard.verdicts.append(result["files"][SET_ASIDE])
+            for _, uri, language, license, size, reason in found:
+                noted.append({"stage": stage, "source": shard.source.name, "document": uri, "reason": reason})
+                if shard.left:
+                    _drop(shard.left, language, license, size, reason)
+
+    def _shards_of(self, inputs: dict) -> list[DocumentShard]:
+        """The shard whose documents are a task's input."""
+        return [shard for shard in self.shards if shard.documents == inputs.get("documents")]
 
     @property
     def splits_by_tail_if_few(self) -> bool:

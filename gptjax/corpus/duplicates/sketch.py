@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Sketch:
                 raise ConfigError(f"duplicates.{name} = {getattr(self, name)}: must be at least {least}")
 
 
+SKETCHED = ("id", "source", "text")  # columns of the documents
 COLUMNS = {
     "ids": np.uint64,
     "exact": np.uint64,
@@ -92,20 +93,22 @@ class Sketches:
         return self[_band(band)]
 
 
-def write_sketches(documents: Path, path: Path, sketch: Sketch, dropped: np.ndarray | None = None) -> dict:
+def write_sketches(
+    documents: Path | Iterable[pyarrow.RecordBatch], path: Path, sketch: Sketch, dropped: np.ndarray | None = None
+) -> dict:
     """Sketches the documents of one Parquet shard into `path` (.npz) and returns how many there are.
 
     A pure function of the shard: the same bytes whenever and wherever it runs. Holds one row group's text at a time.
 
     Args:
-      documents: Parquet with the columns id, source and text (corpus/documents.py).
+      documents: Parquet with the columns id, source and text (corpus/documents.py), or what is read from it.
       dropped: uint64, ids to leave out.
     """
     columns: dict[str, list[np.ndarray]] = {name: [np.zeros(0, dtype)] for name, dtype in COLUMNS.items()}
     keys = [np.zeros((0, sketch.bands), np.uint64)]
     sources: dict[str, int] = {}
     first_row, size = 0, 0
-    for batch in read_documents(documents, ["id", "source", "text"]):
+    for batch in read_documents(documents, SKETCHED) if isinstance(documents, Path) else documents:
         ids = batch["id"].to_numpy()
         kept = np.ones(len(ids), bool) if dropped is None else ~np.isin(ids, dropped)
         rows = np.flatnonzero(kept)

@@ -12,6 +12,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from gptjax.corpus.engine.journal import TIME_LIMIT
+from gptjax.corpus.engine.run import KILLED, Failure, lost
+
+LEAVE_SECONDS = 10  # seconds for a process that has closed its pipe to end
 SPAWN = multiprocessing.get_context("spawn")  # threads of Arrow and SentencePiece do not survive a fork
 
 
@@ -75,12 +79,22 @@ class _Worker:
         return self._connection
 
     def take(self) -> Any:
-        """The result of the call; None if the process died."""
+        """The result of the call; a Failure if the process died."""
         try:
             return self._connection.recv()
         except (EOFError, OSError):
-            self.stop()
-            return None
+            return self._how_it_ended()
+
+    def _how_it_ended(self) -> Failure:
+        assert self._process is not None
+        self._process.join(LEAVE_SECONDS)
+        status = self._process.exitcode
+        self.stop()
+        if status is None or status == -signal.SIGKILL:
+            return lost(KILLED)
+        if status == -signal.SIGALRM:
+            return lost(TIME_LIMIT)
+        return lost(_signal_name(-status) if status < 0 else f"exit status {status}")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -88,6 +102,13 @@ class _Worker:
             self._process.join()
             self._connection.close()
             self._process = None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _serve(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 <work>/<stage>-<key>/part-00012.documents.parquet   what task 12 wrote
 <work>/<stage>-<key>/part-00012.json                its marker, written last: key, files with size and hash, report
 <work>/<stage>-<key>/part-00012.failed              the reason, if it was given up
+<work>/<stage>-<key>/part-00012.ends                the documents at which its processes ended, until it is finished
 
 Each attempt writes into its own folder, so that two attempts (such as those of a lost driver's worker and of its
 successor) do not collide. Its files are then flushed, renamed into place and named in the marker. Since a stage is a
@@ -16,13 +17,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+from gptjax.corpus.engine.journal import FILE as JOURNAL
+from gptjax.corpus.engine.journal import Journal
 from gptjax.corpus.libraries import check_same_here
 from gptjax.files import file_entry
 from gptjax.folders import LOCK
@@ -42,12 +45,14 @@ class Task:
         task's key depends on the content of files and on these versions.
       options: JSON: the options of the stage.
       work: the folder to which the entries' names are relative.
+      journal: where a function notes the document that it is at; it leaves out those that the journal sets aside.
     """
 
     number: int
     inputs: Any
     options: dict[str, Any]
     work: Path
+    journal: Journal = field(default_factory=Journal)
 
     def path(self, entry: dict) -> Path:
         """Where a file of an earlier stage is."""
@@ -101,17 +106,44 @@ def finished(stage: Stage, work: Path, number: int, inputs: Any) -> dict | None:
     return {"files": saved["files"], "report": saved["report"]} if whole else None
 
 
-def perform(stage: Stage, work: Path, number: int, inputs: Any) -> dict:
+class EndedAt(MemoryError):
+    """Memory ran out at `place`, which is a document."""
+
+    def __init__(self, place: str):
+        super().__init__(place)
+        self.place = place
+
+
+def perform(
+    stage: Stage,
+    work: Path,
+    number: int,
+    inputs: Any,
+    ends: Mapping[str, Sequence[str]] | None = None,
+    seconds: float = 0,
+) -> dict:
     """Runs one task and publishes what it wrote; returns its result, as `finished` does.
+
+    ends, seconds: those of the attempt's Journal.
 
     Raises:
       Exception: whatever the stage raises; the attempt then leaves nothing behind.
+      EndedAt: a document needs more memory than this process may have.
     """
     check_same_here(inputs)
     folder = work / stage.folder
     attempt = Path(tempfile.mkdtemp(prefix=f"{part_name(number)}.", suffix=ATTEMPT, dir=folder))
+    journal = Journal(attempt / JOURNAL, ends, seconds)
     try:
-        report = stage.run(Task(number, inputs, stage.options, work), attempt)
+        try:
+            report = stage.run(Task(number, inputs, stage.options, work, journal), attempt)
+        except MemoryError:
+            if journal.place:
+                raise EndedAt(journal.place) from None
+            raise
+        finally:
+            journal.close()
+        (attempt / JOURNAL).unlink()
         names = sorted(path.name for path in attempt.iterdir())
         marker = folder / f"{part_name(number)}.json"
         marker.unlink(missing_ok=True)  # a marker for other inputs must not be beside these files

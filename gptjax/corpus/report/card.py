@@ -26,6 +26,7 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
         _summary(manifest),
         _sources(manifest),
         _funnel(manifest, pictures),
+        _set_aside(manifest),
         _cleaning(manifest),
         _kinds(manifest, pictures),
         _own_stages(manifest),
@@ -97,6 +98,20 @@ def _funnel(manifest: dict, pictures: dict[str, str]) -> str:
         table(["source", "", "documents", "size"], rows),
         "A document whose end is held out is counted in both splits, with a part of its size in each." * shared,
         table(["skipped by the readers, or noted", "times", "first at"], skipped),
+    )
+
+
+def _set_aside(manifest: dict) -> str:
+    """Documents at which a process ended; those of a reader are among what it skipped, the others among what is out."""
+    rows = [[one[name] for name in ("source", "stage", "document", "reason")] for one in manifest.get("set_aside", ())]
+    return (
+        section(
+            "## Documents that ended the process which read them",
+            "Each was tried again, and left out at the third time.",
+            table(["source", "stage", "document", "reason"], rows),
+        )
+        if rows
+        else ""
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from gptjax.formatting import counted, size_text
 from gptjax.terminal import Console
 
 SHOWN_LABELS = 20
+SHOWN_SET_ASIDE = 10
 
 
 class StageLines:
@@ -90,7 +92,34 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
         what, reason_text = ("kept", reason.removeprefix(KEPT)) if reason.startswith(KEPT) else ("skipped", reason)
         places = f" ({places})" if (places := places_text(manifest, reason)) else ""
         console.print(f"{what} {count:,}: {reason_text}{places}", soft_wrap=True, markup=False)
+    for line in _set_aside(manifest):
+        console.print(line, style="yellow", soft_wrap=True, markup=False)
+    for line in changed(manifest):
+        console.print(line, soft_wrap=True, markup=False)
     console.print(f"data card: {folder / CARD}", soft_wrap=True)
+
+
+def changed(manifest: dict) -> list[str]:
+    """How many documents cleaning repaired, and how many places it masked, by kind."""
+    lines = []
+    for field, what in (("repaired", "documents repaired"), ("masked", "places masked")):
+        counts: Counter[str] = Counter()
+        for one in manifest["sources"]:
+            counts.update((one["cleaned"] or {}).get(field) or {})
+        if found := ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common() if count):
+            lines.append(f"{what}: {found}")
+    return lines
+
+
+def _set_aside(manifest: dict) -> list[str]:
+    """The first documents at which a process ended."""
+    found = manifest.get("set_aside", [])
+    lines = [
+        f"left out: {one['source']}: {one['document']}: {one['reason'].removeprefix('its ')} (stage {one['stage']})"
+        for one in found[:SHOWN_SET_ASIDE]
+    ]
+    rest = len(found) - SHOWN_SET_ASIDE
+    return [*lines, *([f"… and {counted(rest, 'other document')}, which the data card names"] if rest > 0 else [])]
 
 
 def _held_out(manifest: dict) -> str:

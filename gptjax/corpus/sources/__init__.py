@@ -5,9 +5,10 @@
   libraries(uri, options) -> tuple[str, ...]               the libraries that decide its documents (libraries.py)
   read(piece, options, skipped) -> Iterator[Document]      the documents; bad ones are counted and skipped
 
-`read` counts in `skipped`, by reason; `skip` also keeps the places of the first rows. A reason that begins with
-UNREADABLE is a failure; the share of failures in a source is limited. A reason that begins with KEPT counts documents
-that were kept nevertheless. For any other reason, documents were left out on purpose.
+`read` tells `begins` which document, row or member of an archive it is at, so that one that ends the process is left
+out the next time. It counts in `skipped`, by reason; `skip` also keeps the places of the first rows. A reason that
+begins with UNREADABLE is a failure; the share of failures in a source is limited. A reason that begins with KEPT counts
+documents that were kept nevertheless. For any other reason, documents were left out on purpose.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import Document
+from gptjax.corpus.engine.journal import Journal
 
 UNREADABLE = "unreadable: "
 KEPT = "kept: "
@@ -43,15 +45,21 @@ KINDS = {
 class Skipped(Counter[str]):
     """What reading left out or changed: reason → how often.
 
+    Args:
+      journal: that of the task (engine/journal.py).
+
     Attributes:
       places: reason → the first few rows that it concerns, as 'FILE:number', where `skip` was told them.
+      set_aside: (place, reason) of what was left out since the process ended there.
     """
 
     MOST_PLACES = 3
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None = None) -> None:
         super().__init__()
+        self.journal = journal or Journal()
         self.places: dict[str, list[str]] = {}
+        self.set_aside: list[tuple[str, str]] = []
 
     def add_places(self, places: Mapping[str, Sequence[str]]) -> None:
         for reason, some in places.items():
@@ -63,6 +71,16 @@ def skip(skipped: Counter[str], reason: str, place: str) -> None:
     skipped[reason] += 1
     if isinstance(skipped, Skipped):
         skipped.add_places({reason: [place]})
+
+
+def begins(skipped: Counter[str], place: str) -> bool:
+    """Notes that reading is at this place of its piece; False if it is left out, since the process ended there."""
+    if not isinstance(skipped, Skipped) or skipped.journal.begin(place):
+        return True
+    reason = f"its process ended: {skipped.journal.set_aside[place]}"
+    skip(skipped, UNREADABLE + reason, place)
+    skipped.set_aside.append((place, reason))
+    return False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, licenses, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
-from gptjax.corpus.sources import KEPT, Piece
+from gptjax.corpus.sources import KEPT, Piece, begins
 from gptjax.corpus.sources.archives import is_debris, open_zip, read_member
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
@@ -86,6 +86,8 @@ def _zip(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterato
     with open_zip(uri) as archive:
         for name in sorted(archive.namelist()):
             if name.lower().endswith((*PLAIN, *HTML)) and not is_debris(name):
+                if not begins(skipped, f"{uri}!{name}"):
+                    continue
                 with counted(skipped):
                     yield from _book(read_member(archive, name, options), f"{uri}!{name}", options, skipped)
 

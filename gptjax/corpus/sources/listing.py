@@ -97,6 +97,12 @@ class FailureLimit:
         self._failures.setdefault(name, Counter()).update(failures)
         self._check(name, FEW)
 
+    def add(self, source: str, reason: str) -> None:
+        """Counts a document that was read and then failed in another stage."""
+        self._documents[source] -= 1
+        self._failures.setdefault(source, Counter())[reason] += 1
+        self._check(source, 1)
+
     def check(self) -> None:
         """The check when everything is read.
 

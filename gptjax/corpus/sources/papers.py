@@ -21,7 +21,7 @@ from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding, latex, latex_project, scholarly, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML, parse
-from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources import UNREADABLE, Piece, begins
 from gptjax.corpus.sources.archives import is_debris
 from gptjax.corpus.sources.limits import READING, TimeIsUp, time_limit
 from gptjax.corpus.sources.opening import (
@@ -159,6 +159,8 @@ def _latex(
         if shared > SAME_DOCUMENT * size:
             skipped["variants of another document of their project"] += 1
             continue
+        if not begins(skipped, uri + document.files[0]):
+            continue
         text = latex.to_text(latex_project.with_macros_expanded(document.source))
         if "\0" in text:
             skipped[f"{UNREADABLE}NUL bytes: not a text"] += 1
@@ -198,6 +200,8 @@ def _unpacked(
             if left < 0:
                 raise Unreadable(f"LaTeX project of more than {options['max_project_bytes']:,} bytes")
         elif depth == 0 and name.endswith(".gz"):
+            if not begins(skipped, f"{uri}!{name}"):
+                continue
             with counted(skipped):
                 inner = io.BufferedReader(Stream(io.BytesIO(content), "gzip", options))
                 yield from _unpacked(inner, f"{uri}!{name}", options, skipped, depth=1)
@@ -206,6 +210,8 @@ def _unpacked(
                 has_latex = _has_latex(uri, options)
             if has_latex:
                 skipped[BESIDE_LATEX] += 1
+                continue
+            if not begins(skipped, f"{uri}!{name}"):
                 continue
             with counted(skipped):
                 yield from _pdf_text(io.BytesIO(content), f"{uri}!{name}", options, skipped)
@@ -258,7 +264,9 @@ def _xml(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterato
 
 
 def _unarxive(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[Document]:
-    for _, record in json_values(uri, options, skipped):
+    for number, record in json_values(uri, options, skipped):
+        if not begins(skipped, f"{uri}:{number}"):
+            continue
         paper = scholarly.unarxive(record)
         if paper is None:
             skipped[f"{UNREADABLE}not a record of unarXive"] += 1

@@ -24,7 +24,7 @@ from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import UNREADABLE, Piece, skip
+from gptjax.corpus.sources import UNREADABLE, Piece, begins, skip
 from gptjax.corpus.sources.archives import is_debris, open_zip, read_member
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.opening import bare_name, find_files, open_file, open_stream
@@ -74,7 +74,7 @@ def libraries(uri: str, options: Mapping[str, Any]) -> tuple[str, ...]:
 def read(
     piece: Piece, names: Sequence[str], options: Mapping[str, Any], skipped: Counter[str], usual: Sequence[str] = ()
 ) -> Iterator[tuple[str, Row]]:
-    """(place, row) of every row of a piece.
+    """(place, row) of every row of a piece, but those that are left out since the process ended there.
 
     Args:
       names: the columns to read; none: the usual ones. If all are numbers, the first line of a table is a row.
@@ -86,6 +86,14 @@ def read(
       Unreadable: the rest of the piece cannot be read.
       ConfigError: two files have unequal numbers of lines.
     """
+    for place, row in _rows(piece, names, options, skipped, usual):
+        if begins(skipped, place):
+            yield place, row
+
+
+def _rows(
+    piece: Piece, names: Sequence[str], options: Mapping[str, Any], skipped: Counter[str], usual: Sequence[str]
+) -> Iterator[tuple[str, Row]]:
     path = piece.uri
     if "other" in piece.options:
         yield from _two_files(path, piece.options["other"], options, skipped)

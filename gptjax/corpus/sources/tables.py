@@ -16,7 +16,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources import UNREADABLE, Piece, begins
 from gptjax.corpus.sources.columns import arrow_batches, arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, open_file, open_stream
@@ -108,6 +108,8 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     names = [*_columns(options), *(options[name] for name in ("uri", "license", "language") if options[name])]
     with counted(skipped):
         for number, row in _rows(piece, path, names, options, skipped):
+            if not begins(skipped, f"{path}:{number}"):
+                continue
             values = {name: _text(row.get(name), skipped) for name in names}
             text = _put_together(options["text"], values)
             if "\0" in text:

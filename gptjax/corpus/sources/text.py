@@ -11,7 +11,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import KEPT, UNREADABLE, Piece
+from gptjax.corpus.sources import KEPT, UNREADABLE, Piece, begins
 from gptjax.corpus.sources.columns import arrow_errors, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, once, open_file, open_stream
@@ -73,7 +73,7 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     with counted(skipped):
         for place, raw in _records(piece.options.get("path", piece.uri), options, skipped):
             uri = f"{piece.uri}:{place}" if place else piece.uri
-            if (text := _text(raw, uri, options["encoding_errors"], skipped)) is not None:
+            if begins(skipped, uri) and (text := _text(raw, uri, options["encoding_errors"], skipped)) is not None:
                 yield Document(text, uri)
 
 

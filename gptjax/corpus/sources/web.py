@@ -14,7 +14,7 @@ import xxhash
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import Document
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import Piece
+from gptjax.corpus.sources import Piece, begins
 from gptjax.corpus.sources.limits import PAGES, READING
 from gptjax.corpus.sources.opening import bare_name, find_files, open_stream
 from gptjax.corpus.sources.pages import MADE_OF, check_options, language_of, page_text
@@ -71,6 +71,8 @@ def read(piece: Piece, options: Mapping[str, Any], skipped: Counter[str]) -> Ite
     """
     blocked = _blocked(options["blocked_hosts"])
     for capture, uri in _captures(piece.uri, options, skipped):
+        if not begins(skipped, uri):
+            continue
         if _is_blocked(capture.uri, blocked):
             skipped["blocked host"] += 1
         elif capture.is_text:

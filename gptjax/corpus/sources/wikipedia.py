@@ -17,7 +17,7 @@ from typing import Any
 from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding, wikitext
 from gptjax.corpus.formats.xml import BrokenXML, feed, parser_to
-from gptjax.corpus.sources import UNREADABLE, Piece
+from gptjax.corpus.sources import UNREADABLE, Piece, begins
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import expanded, find_files, is_wanted, open_stream
 from gptjax.corpus.sources.records import decode, lines
@@ -98,8 +98,9 @@ def _dumped(stream: _Rest, options: Mapping[str, Any], skipped: Counter[str]) ->
                 if reason := _left_out(page):
                     skipped[reason] += 1
                     continue
-                text = wikitext.to_text(page["text"], options["sections_left_out"])
-                yield page["title"], text, pages.url(page["title"]), pages.language
+                if begins(skipped, url := pages.url(page["title"])):
+                    text = wikitext.to_text(page["text"], options["sections_left_out"])
+                    yield page["title"], text, url, pages.language
         feed(parser, b"", final=True)
     except BrokenXML as error:
         raise Unreadable(f"broken XML: {error}") from None
@@ -185,6 +186,8 @@ def _extracted(
     for number, raw in lines(stream, options, skipped):
         line = decode(raw, f"{uri}:{number}", "detect", skipped)
         if body is None and line.startswith("{"):
+            if not begins(skipped, f"{uri}:{number}"):
+                continue
             article = _json_article(line, options["sections_left_out"])
             if article is None:
                 skipped[f"{UNREADABLE}broken JSON line"] += 1
@@ -195,7 +198,7 @@ def _extracted(
                 skipped[f"{UNREADABLE}article without an end"] += 1
             url, title, body = html.unescape(found[1]), html.unescape(found[2]), []
         elif line.strip() == "</doc>":
-            if body is not None:
+            if body is not None and begins(skipped, url):
                 yield _article(title, "\n".join(body), url, options["sections_left_out"])
             body = None
         elif body is not None:

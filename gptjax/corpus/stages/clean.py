@@ -20,10 +20,12 @@ from gptjax.corpus.cleaning.language import identify
 from gptjax.corpus.cleaning.personal import KINDS, mask
 from gptjax.corpus.cleaning.repair import repair
 from gptjax.corpus.cleaning.statistics import COLUMNS, statistics
-from gptjax.corpus.documents import DocumentWriter, is_blank, read_documents
+from gptjax.corpus.documents import DocumentWriter, is_blank
 from gptjax.corpus.engine import Task
+from gptjax.corpus.engine.journal import rows_set_aside
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.stages.documents import batches, set_aside_in
 from gptjax.corpus.stages.histogram import Histogram, reach
 
 if TYPE_CHECKING:
@@ -54,13 +56,21 @@ def clean(task: Task, folder: Path) -> dict:
     repaired: Counter[str] = Counter()
     masked = Counter(dict.fromkeys(task.options["personal"], 0))
     languages, lengths = Histogram(), Histogram()
+    out = rows_set_aside(task.journal)
     sidecar = pq.ParquetWriter(
         folder / "statistics.parquet", STATISTICS, compression="zstd", use_dictionary=["language", "repaired"]
     )
     with DocumentWriter(folder / "documents.parquet") as writer, sidecar:
-        for batch in read_documents(task.path(task.inputs["documents"])):
-            texts, columns = _cleaned(batch, task.inputs["code"], **task.options)
+        for first, batch in batches(task):
+            skipped = set_aside_in(batch, first, out)
+            texts, columns = _cleaned(batch, skipped, task.inputs["code"], **task.options)
             columns |= _figures(texts, task.inputs["statistics"]) | {"id": batch["id"]}
+            if skipped.any():
+                texts = [
+                    original if skip else text
+                    for text, original, skip in zip(texts, batch["text"].to_pylist(), skipped)
+                ]
+                columns |= {name: np.where(skipped, np.nan, columns[name]) for name in COLUMNS}
             text = pa.array(texts, pa.large_string())
             columns["bytes"] = pc.binary_length(text)
             sizes = columns["bytes"].to_numpy()
@@ -84,12 +94,16 @@ def clean(task: Task, folder: Path) -> dict:
 
 
 def _cleaned(
-    batch: pa.RecordBatch, code: bool, mend: bool, language: bool, personal: list[str]
+    batch: pa.RecordBatch, out: np.ndarray, code: bool, mend: bool, language: bool, personal: list[str]
 ) -> tuple[list[str], dict[str, Any]]:
-    """The cleaned texts, and the columns of STATISTICS that say what was changed."""
+    """The cleaned texts, and the columns of STATISTICS that say what was changed.
+
+    out: bool [documents], those that are not looked at; a verdict drops them.
+    """
     texts, stated = batch["text"].to_pylist(), batch["language"].to_pylist()
     repaired, masked, identified = [], [], []
     for number, text in enumerate(texts):
+        text = "" if out[number] else text
         text, names = repair(text, code) if mend else (text, ())
         text, counts = mask(text, personal) if personal else (text, {})
         texts[number] = text = "" if is_blank(text) else text  # a verdict will drop it

@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 from gptjax.config import ConfigError
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
-from gptjax.corpus.duplicates.sketch import Sketch, Sketches, bands_and_rows, write_sketches
+from gptjax.corpus.duplicates.sketch import SKETCHED, Sketch, Sketches, bands_and_rows, write_sketches
 from gptjax.corpus.engine import Task
+from gptjax.corpus.engine.journal import rows_set_aside
 from gptjax.corpus.manifest import WORK
 from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.stages.documents import batches
 from gptjax.corpus.stages.verdicts import write_verdicts
 from gptjax.data.prepared import MANIFEST, read_manifest
 from gptjax.paths import local_path
@@ -34,8 +36,12 @@ def sketch(task: Task, folder: Path) -> dict:
     """inputs: documents, verdicts. options: fields of Sketch."""
     tables = [pq.read_table(task.path(entry), columns=["id", "reason"]) for entry in task.inputs["verdicts"]]
     out = [table.filter(pc.not_equal(table["reason"], ""))["id"].to_numpy() for table in tables]
+    if rows := rows_set_aside(task.journal):
+        ids = pq.read_table(task.path(task.inputs["documents"]), columns=["id"])["id"].to_numpy()
+        out.append(ids[sorted(rows)])
     dropped = np.concatenate(out) if out else None
-    return write_sketches(task.path(task.inputs["documents"]), folder / "sketches.npz", Sketch(**task.options), dropped)
+    documents = (batch for _, batch in batches(task, SKETCHED))
+    return write_sketches(documents, folder / "sketches.npz", Sketch(**task.options), dropped)
 
 
 def find_copies(task: Task, folder: Path) -> dict:

@@ -115,9 +115,12 @@ def encode(task: Task, folder: Path) -> dict:
 
 
 def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]]]:
-    """Yields (split, (id, row) of documents, their texts), a few megabytes at a time."""
-    held: dict[str, tuple[list, list, int]] = {}
+    """Yields (split, (id, row) of documents, their texts), a few megabytes at a time.
+
+    All documents that `remaining` gives at once are done before the next, since the task's journal says that they are.
+    """
     for some in remaining(task):
+        held: dict[str, tuple[list, list, int]] = {}
         cut = {"most_bytes": task.inputs["most_held_out"], "given": task.inputs.get("given", "")}
         for number, split, text in split_texts(some.texts, some.split_keys, **task.options["split"], **cut):
             keys, texts, characters = held.pop(split, ([], [], 0))
@@ -127,8 +130,8 @@ def _batches(task: Task) -> Iterator[tuple[str, list[tuple[int, int]], list[str]
                 held[split] = keys, texts, characters + len(text)
             else:
                 yield split, keys, texts
-    for split, (keys, texts, _) in held.items():
-        yield split, keys, texts
+        for split, (keys, texts, _) in held.items():
+            yield split, keys, texts
 
 
 class _SplitOutput:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.corpus.documents import DocumentWriter, rows_of
+from gptjax.corpus.documents import Document, DocumentWriter, rows_of
 from gptjax.corpus.engine import Task
-from gptjax.corpus.sources import Piece, Skipped, read_piece
-from gptjax.corpus.sources.listing import FailureLimit
+from gptjax.corpus.sources import Piece, Skipped, begins, read_piece
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.state import Corpus, DocumentShard
 from gptjax.formatting import MEGABYTE, counted
@@ -25,19 +25,37 @@ def extract(task: Task, folder: Path) -> dict:
     that later stages always have shards.
     """
     source = task.inputs["source"]
-    skipped = Skipped()
+    skipped = Skipped(task.journal)
     output = _Files(folder, task.options["shard_bytes"])
     # Pairs and labelled texts are not cut; as records, they are limited by max_line_bytes.
     most_bytes = sys.maxsize if "form" in task.options else task.options["most_document_bytes"]
-    for piece in task.inputs["pieces"]:
-        for document in read_piece(source["kind"], Piece(**piece), source["options"], skipped):
+    for piece in map(lambda piece: Piece(**piece), task.inputs["pieces"]):
+        for document in _documents(piece, source, skipped):
             document = dataclasses.replace(
                 document,
                 license=document.license or source["license"],
                 language=document.language or source["language"],
             )
             output.append(rows_of(source["name"], document, most_bytes, skipped))
-    return {"skipped": dict(sorted(skipped.items())), "places": skipped.places, **output.close()}
+    task.journal.end()
+    set_aside = [{"document": place, "reason": reason} for place, reason in skipped.set_aside]
+    return {
+        **{"skipped": dict(sorted(skipped.items())), "places": skipped.places, **output.close()},
+        **({"set_aside": set_aside} if set_aside else {}),
+    }
+
+
+def _documents(piece: Piece, source: Mapping[str, Any], skipped: Skipped) -> Iterator[Document]:
+    """The documents of a piece. A reader knows where it is in a piece (`begins`); what happens between two documents,
+    such as the decoding of a file, is at the place 'after document …', and if the process ends there, the rest is lost.
+    """
+    documents = read_piece(source["kind"], piece, source["options"], skipped)
+    for count in itertools.count():
+        if not begins(skipped, f"{piece.uri} after document {count}" if count else piece.uri):
+            return
+        if (document := next(documents, None)) is None:
+            return
+        yield document
 
 
 class _Files:
@@ -86,9 +104,8 @@ class Extract(CorpusStage):
         return corpus.listing.tasks, corpus.listing.sizes
 
     def run(self, corpus: Corpus) -> None:
-        limit = FailureLimit(corpus.listing, corpus.config.max_failure_share, corpus.config.least_failures)
-        results = corpus.run(self, *self.tasks(corpus), limit.count)
-        limit.check()
+        results = corpus.run(self, *self.tasks(corpus), corpus.failures.count)
+        corpus.failures.check()
         self.finish(corpus, results)
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:

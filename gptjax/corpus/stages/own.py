@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
-from gptjax.corpus.documents import DocumentWriter, is_blank, read_documents
+from gptjax.corpus.documents import DocumentWriter, is_blank
 from gptjax.corpus.engine import Task
+from gptjax.corpus.engine.journal import rows_place
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.stages.documents import batches
 from gptjax.corpus.stages.verdicts import write_verdicts
 from gptjax.user_code import called, code_hash, named_function
 
@@ -42,16 +44,16 @@ def apply_function(task: Task, folder: Path) -> dict:
         )
     out = _rows_that_are_out(task)
     dropped: list[tuple[int, int]] = []
-    documents = size = changed = first_row = 0
+    documents = size = changed = 0
     path = folder / "documents.parquet"
     with DocumentWriter(path) as writer:
-        for batch in read_documents(task.path(task.inputs["documents"])):
+        for first_row, batch in batches(task, by_batch=False):
             texts = batch["text"].to_pylist()
             columns = {each: batch[each].to_pylist() for each in GIVEN if each != "text"}
             ids = batch["id"].to_numpy()
             for place, text in enumerate(texts):
                 row = first_row + place
-                if row in out:
+                if row in out or not task.journal.begin(rows_place(row, row + 1)):
                     continue
                 documents += 1
                 size += len(text.encode())
@@ -65,7 +67,6 @@ def apply_function(task: Task, folder: Path) -> dict:
             column = pa.array(texts, pa.large_string())
             batch = batch.set_column(batch.schema.get_field_index("text"), "text", column)
             writer.append_batch(batch, pc.sum(pc.binary_length(column)).as_py() or 0)
-            first_row += len(batch)
     if not changed:
         path.unlink()
     rows, ids = np.array(dropped, np.uint64).reshape(-1, 2).T

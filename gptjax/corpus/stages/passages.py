@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gptjax.config import RunError
 from gptjax.corpus.duplicates.passages import Passages, later_copies
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.base import CorpusStage
@@ -70,6 +71,8 @@ def mark_passages(task: Task, folder: Path) -> dict:
             spans.append(passages.spans(some.texts[number], marks))
             rows.append(np.full(len(spans[-1]), some.rows[number], np.uint32))
         first += int(offsets[-1])
+    if first != len(later):  # a document was set aside here, whose passages were hashed
+        raise RunError(f"mark: {first} passages, but {len(later)} were hashed")
     row, (start, end) = np.concatenate(rows), np.concatenate(spans).T
     pq.write_table(pa.table([row, start, end], schema=SPANS), folder / "spans.parquet", compression="zstd")
     found = {"documents_with_copies": len(rows) - 1, "characters": int(np.sum(end - start))}

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
 from gptjax.corpus.cleaning.rules import Rule
-from gptjax.corpus.documents import read_documents
 from gptjax.corpus.engine import Task
+from gptjax.corpus.engine.journal import rows_set_aside
 from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.clean import cleaned_shards
+from gptjax.corpus.stages.documents import batches, set_aside_in
 from gptjax.user_code import called, code_hash, named_function
 
 if TYPE_CHECKING:
@@ -44,18 +45,25 @@ def score_documents(task: Task, folder: Path) -> dict:
     columns: dict[str, list[np.ndarray]] = {name: [] for name in functions}
     ids: list[np.ndarray] = []
     size = 0
-    for batch in read_documents(task.path(task.inputs["documents"])):
-        documents = batch.select(GIVEN).to_pylist()
+    set_aside = rows_set_aside(task.journal)
+    for first, batch in batches(task):
+        given = ~set_aside_in(batch, first, set_aside)
+        documents = batch.filter(pa.array(given)).select(GIVEN).to_pylist()
         size += sum(len(document["text"].encode()) for document in documents)
         for one in task.options["scores"]:
-            columns[one["name"]].append(_scores(one, functions[one["name"]], documents))
+            scores = np.full(len(batch), np.nan)  # of documents that are set aside
+            if documents:
+                scores[given] = _scores(one, functions[one["name"]], documents)
+            columns[one["name"]].append(scores)
         ids.append(batch["id"].to_numpy())
     found = {name: np.concatenate([*parts, np.zeros(0)]) for name, parts in columns.items()}
     table = {"id": np.concatenate([*ids, np.zeros(0, np.uint64)])}
     table |= {f"{PREFIX}{name}": values for name, values in found.items()}
     pq.write_table(pa.table(table), folder / FILE, compression="zstd")
     figures = {
-        name: [float(f(values)) for f in (np.mean, np.min, np.max)] for name, values in found.items() if len(values)
+        name: [float(f(values)) for f in (np.nanmean, np.nanmin, np.nanmax)]
+        for name, values in found.items()
+        if np.isfinite(values).any()
     }
     return {"documents": len(table["id"]), "bytes": size, "scores": figures}
 

@@ -14,6 +14,7 @@ from gptjax.corpus.cleaning.rules import OwnRule, decide, first_objections, rule
 from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.clean import cleaned_shards
+from gptjax.corpus.stages.documents import Noted
 from gptjax.corpus.stages.score import PREFIX, rules_of
 from gptjax.corpus.stages.verdicts import write_verdicts
 
@@ -44,7 +45,7 @@ def select(task: Task, folder: Path) -> dict:
         columns |= {name: of_scores[name].to_numpy() for name in of_scores.column_names if name.startswith(PREFIX)}
     if OwnRule.column in columns_of_rules:
         texts = pq.read_table(task.path(task.inputs["documents"]), columns=[OwnRule.column])
-        columns[OwnRule.column] = texts[OwnRule.column].to_numpy()
+        columns[OwnRule.column] = Noted(task.journal, texts[OwnRule.column].to_numpy())
     objections = decide(columns, rules, task.inputs["languages"], task.inputs["confidence"])
     reasons = first_objections(objections)
     out = np.flatnonzero(reasons != "")

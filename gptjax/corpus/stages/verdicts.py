@@ -6,7 +6,7 @@ contain the same document twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from gptjax.corpus.documents import is_blank, read_documents
+from gptjax.corpus.documents import is_blank
 from gptjax.corpus.duplicates.passages import without
 from gptjax.corpus.engine import Task
+from gptjax.corpus.engine.journal import rows_set_aside
+from gptjax.corpus.stages.documents import batches
 
 VERDICTS = pa.schema(
     {
@@ -29,6 +31,8 @@ VERDICTS = pa.schema(
     }
 )
 
+SET_ASIDE = "set_aside.parquet"
+ENDED = "its process ended: {}"
 PASSAGES = "repeated passages"  # not documents, but parts of documents that stay
 EMPTIED = "nothing but repeated passages"
 
@@ -40,6 +44,25 @@ def write_verdicts(
     columns = [pa.array(rows, pa.uint32()), pa.array(ids, pa.uint64()), pa.array(reasons, pa.string())]
     table = pa.table([*columns, pa.array(representatives, pa.uint64())], schema=VERDICTS)
     pq.write_table(table, path, compression="zstd")
+
+
+def with_set_aside(function: Callable[[Task, Path], dict], task: Task, folder: Path) -> dict:
+    """What a stage runs: its function, and then the verdict on documents that were set aside.
+
+    The report's set_aside has them as (row, document, language, license, bytes, reason).
+    """
+    report = function(task, folder)
+    rows = rows_set_aside(task.journal)
+    if not rows:
+        return report
+    numbers = np.array(sorted(rows))
+    names = ["id", "uri", "language", "license", "text"]
+    found = pq.read_table(task.path(task.inputs["documents"]), columns=names).take(numbers)
+    reasons = [ENDED.format(rows[row]) for row in numbers.tolist()]
+    write_verdicts(folder / SET_ASIDE, numbers, found["id"].to_numpy(), reasons, np.zeros(len(numbers), np.uint64))
+    sizes = pc.binary_length(found["text"]).to_pylist()
+    columns = (numbers.tolist(), *(found[name].to_pylist() for name in names[1:4]), sizes, reasons)
+    return {**report, "set_aside": [list(row) for row in zip(*columns)]}
 
 
 @dataclass(frozen=True)
@@ -71,10 +94,8 @@ def remaining(task: Task) -> Iterator[Remaining]:
     """
     spans = _read_spans(task.path(task.inputs["spans"])) if task.inputs.get("spans") else {}
     tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
-    first_row = 0
-    for batch in read_documents(
-        task.path(task.inputs["documents"]), ["id", "parent_id", "language", "license", "text"]
-    ):
+    set_aside = rows_set_aside(task.journal)
+    for first_row, batch in batches(task, ["id", "parent_id", "language", "license", "text"]):
         reasons = np.full(len(batch), "", object)
         representatives = np.zeros(len(batch), np.uint64)
         for table in tables:
@@ -84,6 +105,9 @@ def remaining(task: Task) -> Iterator[Remaining]:
             given = np.array(table["reason"].to_pylist(), object)[here]
             reasons[rows] = np.where(reasons[rows] == "", given, reasons[rows])
             representatives[rows] = np.maximum(representatives[rows], table["representative"].to_numpy()[here])
+        for row, how in set_aside.items():
+            if first_row <= row < first_row + len(batch) and reasons[row - first_row] == "":
+                reasons[row - first_row] = ENDED.format(how)
         shortened = _shortened(batch, reasons, first_row, spans)
         stay = np.flatnonzero(reasons == "")
         kept = batch.take(pa.array(stay))
@@ -102,7 +126,6 @@ def remaining(task: Task) -> Iterator[Remaining]:
             split_keys=_split_keys(texts, kept["parent_id"].to_numpy(), representatives[stay]),
             dropped=dropped,
         )
-        first_row += len(batch)
 
 
 def _read_spans(path: Path) -> dict[int, np.ndarray]:
