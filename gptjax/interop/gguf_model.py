@@ -12,6 +12,7 @@ import numpy as np
 
 from gptjax.config import ConfigError
 from gptjax.interop.huggingface.families import family_of_config
+from gptjax.interop.huggingface.llama import period_of
 from gptjax.model.position import rope_frequencies
 
 WINDOWED, FULL = "sliding_attention", "full_attention"  # layer_types
@@ -153,8 +154,7 @@ def _period(types: list[str]) -> int:
     """n, where every n-th layer sees the full context and the others have a window; 0: all have one."""
     if FULL not in types:
         return 0
-    period = types.index(FULL) + 1
-    if types != [WINDOWED if (layer + 1) % period else FULL for layer in range(len(types))]:
+    if (period := period_of(types)) is None:
         raise _refused("layer_types", types, f"every n-th must be {FULL}, and the others {WINDOWED}")
     return period
 

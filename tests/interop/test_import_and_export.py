@@ -17,9 +17,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.conversation import load_template
 from gptjax.interop.huggingface import tensors
 from gptjax.interop.huggingface.equivalence import differences_of
-from gptjax.interop.huggingface.families import FAMILIES
 from gptjax.interop.huggingface.model_folder import open_model
-from gptjax.interop.huggingface.programs import MLX, MLX_KEYS, VLLM, loading
 from gptjax.interop.huggingface.weights import INDEX
 from gptjax.model.families import family_of
 from gptjax.parallel.mesh import make_mesh
@@ -220,24 +218,6 @@ def test_wrong_folders_of_import(tmp_path):
     with pytest.raises(ConfigError, match="the tokenizer has 266 tokens, but the model has rows for vocab_size = 265"):
         run_import(tmp_path / "model", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", sorted(MLX))
-def test_config_json_has_all_keys_that_mlx_demands(name, tmp_path):
-    """mlx-lm passes the keys of config.json to a dataclass, mlx_lm/models/….py: ModelArgs (read at d78bf58)."""
-    model = written(tmp_path, name)[1]
-    content = FAMILIES[name].write(model)
-    assert MLX_KEYS <= {key for key, value in content.items() if value is not None}
-    assert "head_dim" in content or name != "qwen3"
-    is_named = any("mlx_lm" in line for line in loading(FAMILIES[name], model, "x"))
-    assert is_named == ("S" not in model.window_pattern)  # mlx-lm's models of these families have no windows
-
-
-def test_programs_that_would_compute_another_function_are_not_named(tmp_path):
-    _, model = written(tmp_path, "mistral")
-    assert not any("mlx" in line for line in loading(FAMILIES["mistral"], model, "x"))
-    decoders = {family.architecture for family in FAMILIES.values() if family.ours == "decoder"}
-    assert VLLM <= decoders and decoders - VLLM == {"SmolLM3ForCausalLM"}
 
 
 def test_a_chat_template_of_others_is_recognized_or_named(tmp_path, capsys):

@@ -16,6 +16,7 @@ from gptjax.interop.huggingface.llama import (
     feedforward_tensors,
     llama_tensors,
     norm_tensors,
+    period_of,
     sizes,
     types_of_layers,
     windows_by_type,
@@ -97,6 +98,16 @@ def _rope_of_gemma3() -> Rule:
     return Rule(write, read)
 
 
+def _period() -> Rule:
+    """sliding_window_pattern, which transformers had before layer_types, and which mlx-lm reads."""
+
+    def write(model: ModelSettings) -> dict[str, Any]:
+        period = period_of(windows_by_type(every_nth_full(6), 4096).write(model)["layer_types"])
+        return {"sliding_window_pattern": period} if period else {}
+
+    return Rule(write, lambda keys: {})
+
+
 GEMMA2 = Family(
     "gemma2",
     "Gemma2ForCausalLM",
@@ -123,6 +134,7 @@ GEMMA3 = Family(
         optional("attn_logit_softcapping", "attention_softcap"),
         optional("final_logit_softcapping", "logit_softcap"),
         windows_by_type(every_nth_full(6), 4096),
+        _period(),
         says("use_bidirectional_attention", False),
     ),
     (gemma_tensors,),

@@ -186,6 +186,15 @@ def every_nth_full(every: int) -> Callable[[Keys, int], list[str]]:
     return types
 
 
+def period_of(types: list[str]) -> int | None:
+    """n, where every n-th layer sees the full context and the others have windows; None: they have another order."""
+    period = types.index("full_attention") + 1 if "full_attention" in types else 0
+    fits = period and types == [
+        "sliding_attention" if (i + 1) % period else "full_attention" for i in range(len(types))
+    ]
+    return period if fits else None
+
+
 def optional_windows() -> Rule:
     """Qwen's and SmolLM3's way: use_sliding_window, sliding_window, and max_window_layers or layer_types."""
 
@@ -204,7 +213,8 @@ def optional_windows() -> Rule:
         return {
             "use_sliding_window": "S" in marks,
             "sliding_window": model.window if "S" in marks else None,
-            "max_window_layers": 0 if set(marks) == {"S"} else model.num_layers,
+            # vLLM refuses windows in some of the layers by this number, and gives them to all if it has no effect.
+            "max_window_layers": marks.index("S") if "S" in marks else model.num_layers,
             "layer_types": [LAYER_TYPES[mark] for mark in marks],
         }
 
