@@ -18,8 +18,11 @@ _NEVER = -1
 _GROWTH = 256 * 2**20  # bytes by which the heap grows
 
 
-def use_compilation_cache() -> None:
+def use_compilation_cache(worth_keeping: float = WORTH_KEEPING) -> None:
     """Keeps compiled programs between runs, so that the second start of a command does not compile again.
+
+    worth_keeping: seconds of compilation from which a program is kept. A server has many programs that take less than
+      the default, and compiles all of them at each start.
 
     The cache is in JAX_COMPILATION_CACHE_DIR, or else in the user's cache folder. Only the user should be able to write
     there. JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS, if set, gives the compilation time from which programs are kept.
@@ -27,7 +30,7 @@ def use_compilation_cache() -> None:
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # JAX defines its settings at run time
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", worth_keeping)
 
 
 def keep_freed_memory() -> bool:

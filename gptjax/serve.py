@@ -98,7 +98,7 @@ def serve() -> None:
     existing_run(WORKDIR.value, "--workdir")
     check_origins()
     socket = listening(HOST.value, PORT.value)
-    use_compilation_cache()
+    use_compilation_cache(worth_keeping=0.0)
     generator, renderer, metadata, adapters = load_generators(notes)
     engine = start_engine(generator, adapters, notes)
     served = Served(
@@ -242,10 +242,11 @@ def start_engine(generator: Generator, adapters: dict[str, Generator], notes: Co
     )
     for name, with_adapter in adapters.items():
         engine.add_adapter(name, with_adapter)
-    engine.start()
+    engine.start(wait_for_all=False)
+    rest = "" if engine.is_compiled else "; the programs of longer ones follow, and a text that needs one waits"
     notes.print(
-        f"{counted(engine.metrics.num_slots, 'slot')}, context {engine.max_context:,} tokens, compiled in "
-        f"{time.perf_counter() - began:.1f} s",
+        f"{counted(engine.metrics.num_slots, 'slot')}, context {engine.max_context:,} tokens, compiled for texts of up "
+        f"to {engine.first_context:,} in {time.perf_counter() - began:.1f} s{rest}",
         style="dim",
     )
     return engine

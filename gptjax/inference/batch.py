@@ -1,21 +1,20 @@
 """The texts that one model generates together: a row for each, on the device.
 
 The number of rows and of slots per row follow what is needed, in the few steps of `EngineShapes`, since a step costs
-time for every row and slot, whether in use or not. Each pair of the two has its program. They are all compiled by
-`warm_up`, which runs each once.
+time for every row and slot, whether in use or not. Each pair of the two has its program (see `engine_programs`). When
+a text ends, its keys and values are kept for prompts that begin with it, such as the next turn of a conversation.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from gptjax.inference.decode import DecodeState, arrange, decode, insert
 from gptjax.inference.generate import Generator
 from gptjax.inference.growing_text import GrowingText
+from gptjax.inference.prefix import PrefixCache
 from gptjax.inference.shapes import EngineShapes, smallest
 from gptjax.parallel.distributed import fetch
 
@@ -23,10 +22,13 @@ _PATIENCE = 16  # steps for which a smaller batch would have been enough before 
 
 
 class Batch:
-    """Rows of texts. It belongs to the engine's thread."""
+    """Rows of texts. It belongs to the engine's thread.
 
-    def __init__(self, generator: Generator, sizes: EngineShapes):
-        self.generator, self._sizes = generator, sizes
+    The arguments are those of `PromptReading`.
+    """
+
+    def __init__(self, generator: Generator, sizes: EngineShapes, prefix: PrefixCache | None, model_id: bytes):
+        self.generator, self._sizes, self._prefix, self._model_id = generator, sizes, prefix, model_id
         self._texts: list[GrowingText | None] = []  # of each row; None: it is free
         self._state: Any = None
         self._too_large_for = 0
@@ -82,36 +84,23 @@ class Batch:
     def release(self) -> list[GrowingText]:
         """Takes texts that have ended out of their rows, and returns them."""
         ended = [text for text in self.texts if text.finish_reason is not None]
+        for place, text in enumerate(self._texts):
+            if text in ended:
+                self._keep(text, place)
         self._texts = [None if text is None or text.finish_reason is not None else text for text in self._texts]
         if not self.texts:
             self.clear()
         return ended
 
+    def _keep(self, text: GrowingText, place: int) -> None:
+        """Keeps the blocks of an ended text and its prompt for later prompts."""
+        if self._prefix is not None and text.finish_reason != "error":  # otherwise logits may not have been finite
+            chain = self._prefix.chain(self._model_id, text.request.prompt_tokens + text.drawn)  # the last is not read
+            self._prefix.keep(chain, self._state.cache, place)
+
     def clear(self) -> None:
         """Frees all rows, whatever has become of their state."""
         self._state, self._texts, self._too_large_for = None, [], 0
-
-    def warm_up(self, row_of_slots: dict[int, DecodeState]) -> None:
-        """Runs all programs. row_of_slots: a started row for each number of slots, which is not changed."""
-        sizes, generator = self._sizes, self.generator
-        for slots, row in row_of_slots.items():
-            row = self._with_slots(row, slots)
-            state = row
-            for index, rows in enumerate(sizes.rows):
-                if index:
-                    order = np.arange(rows, dtype=np.int32)
-                    smaller, state = (
-                        state,
-                        arrange(state, np.where(order < sizes.rows[index - 1], order, -1), slots=slots),
-                    )
-                    arrange(state, np.zeros(len(smaller.done_B), np.int32), slots=slots)
-                for neighbor in _neighbors(sizes.slots, slots):
-                    arrange(state, np.arange(rows, dtype=np.int32), slots=neighbor)
-                if index:
-                    state = insert(state, row, np.int32(0))
-                stop_B = np.ones(rows, bool)
-                copy = arrange(state, np.arange(rows, dtype=np.int32), slots=slots)
-                _fetched(decode(generator.family, generator.params, copy, np.int32(1), stop_B), 1)
 
     # --- Sizes
 
@@ -155,11 +144,6 @@ def _way(sizes: tuple[int, ...], start: int, end: int) -> list[int]:
     return [sizes[i] for i in (range(first + 1, last + 1) if last > first else range(first - 1, last - 1, -1))]
 
 
-def _neighbors(sizes: tuple[int, ...], size: int) -> list[int]:
-    place = sizes.index(size)
-    return [sizes[i] for i in (place - 1, place + 1) if 0 <= i < len(sizes)]
-
-
 def _fetched(state: DecodeState, num_top: int | None) -> tuple[Any, ...]:
     """The tokens of all rows, their log-probabilities and lengths, and, if a row wants them, the alternatives."""
     alternatives = (state.top_tokens_BGA, state.top_logprobs_BGA) if num_top else ()
@@ -177,8 +161,3 @@ def _collect(text: GrowingText, tokens_BG: Any, logprobs_BG: Any, length_B: Any,
             tokens_A, logprobs_A = (x_BGA[row, place, :num_top].tolist() for x_BGA in alternatives)
             top = tuple(zip(tokens_A, logprobs_A))  # type: ignore[assignment]
         text.add(int(tokens_BG[row, place]), float(logprobs_BG[row, place]), top)
-
-
-def devices_of(generator: Generator) -> contextlib.AbstractContextManager:
-    """The mesh of the generator's parameters, for all calls of programs."""
-    return contextlib.nullcontext() if generator.mesh is None else jax.set_mesh(generator.mesh)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
+
+if TYPE_CHECKING:
+    from gptjax.inference.generate import Generator
 
 
 def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
@@ -48,8 +52,41 @@ def pinned(tree: Any) -> Any:
     if mesh.empty:
         return tree
 
-    def pin(x: jax.Array) -> jax.Array:
-        is_divided = x.ndim == 4 and x.shape[1] % mesh.shape["tensor"] == 0
-        return jax.lax.with_sharding_constraint(x, PartitionSpec(None, "tensor") if is_divided else PartitionSpec())
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _place(mesh, x)), tree)
 
-    return jax.tree.map(pin, tree)
+
+def devices_of(generator: Generator) -> contextlib.AbstractContextManager:
+    """The mesh of the generator's parameters, for all calls of programs."""
+    return contextlib.nullcontext() if generator.mesh is None else jax.set_mesh(generator.mesh)
+
+
+def committed(generator: Generator, tree: Any) -> Any:
+    """The arrays, committed to the device of the generator's parameters, if it is only one (see `engine_programs`).
+
+    Arrays that a program makes of nothing are not, while those that it makes of a checkpoint's parameters are.
+    """
+    return tree if generator.mesh is not None else jax.device_put(tree, _only_device(generator))
+
+
+def placed_shapes(generator: Generator, tree: Any) -> Any:
+    """Descriptions of arrays as the programs return them: pinned, or committed to the only device."""
+
+    def placed(x: Any) -> jax.ShapeDtypeStruct:
+        sharding: Sharding
+        if generator.mesh is None:
+            sharding = SingleDeviceSharding(_only_device(generator))
+        else:
+            sharding = NamedSharding(generator.mesh, _place(generator.mesh, x))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(placed, tree)
+
+
+def _only_device(generator: Generator) -> jax.Device:
+    (device,) = jax.tree.leaves(generator.params)[0].devices()
+    return device
+
+
+def _place(mesh: Any, x: Any) -> PartitionSpec:
+    is_divided = x.ndim == 4 and x.shape[1] % mesh.shape["tensor"] == 0
+    return PartitionSpec(None, "tensor") if is_divided else PartitionSpec()

@@ -1,7 +1,7 @@
 """Serves many requests at the same time with one model.
 
     engine = Engine(generator, num_slots=8)
-    engine.start()                                          # compiles everything, then waits for requests
+    engine.start()                                          # compiles everything
     request = engine.submit("def main(", SamplingParams(max_tokens=64), stream=True)
     for event in request:
         print(event.text, end="")
@@ -20,15 +20,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from gptjax.config import ConfigError, RunError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
-from gptjax.inference.batch import Batch, devices_of
+from gptjax.inference.batch import Batch
+from gptjax.inference.devices import devices_of
 from gptjax.inference.engine_metrics import EngineMetrics
+from gptjax.inference.engine_programs import EnginePrograms
 from gptjax.inference.generate import FramedPrompt, Generator
 from gptjax.inference.growing_text import GrowingText
 from gptjax.inference.prefix import PrefixCache
@@ -86,8 +87,8 @@ class Engine:
       max_context: the most tokens of a prompt and its text; None: `model.max_positions`.
       max_waiting: the number of requests that may wait for a slot.
       piece: the most prompt tokens that one call reads.
-      prefix_tokens: the number of prompt tokens whose keys and values are kept for later prompts with the same
-        beginning; 0: none; None: four times the context.
+      prefix_tokens: the number of tokens of prompts and texts whose keys and values are kept for later prompts with
+        the same beginning; 0: none; None: four times the context.
       max_adapters: how many adapters may be loaded. Each has its own copy of the parameters, with the adapter merged
         into it, and its texts are generated in a batch of their own.
     """
@@ -121,13 +122,13 @@ class Engine:
         self._sizes = shapes.engine_shapes(num_slots, self.max_context, piece, TOKENS_PER_CALL)
         num_blocks = (4 * self.max_context if prefix_tokens is None else prefix_tokens) // shapes.BLOCK
         self._prefix: PrefixCache | None = None
-        with devices_of(generator):
-            if num_blocks and family.reads_in_pieces:
-                self._prefix = PrefixCache(config, num_blocks)
+        if num_blocks and family.reads_in_pieces:
+            self._prefix = PrefixCache(generator, num_blocks)
         self._models: dict[str | None, _Model] = {None: self._model(generator)}
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._programs: EnginePrograms | None = None
         self._closing = self._cancelling = False
         self._numbers = itertools.count()
         # In the engine's thread:
@@ -138,17 +139,22 @@ class Engine:
 
     # --- for callers, from any thread
 
-    def start(self) -> None:
-        """Starts the engine's thread, and returns when all programs are compiled; `submit` works afterwards.
+    def start(self, wait_for_all: bool = True) -> None:
+        """Compiles all programs and starts the engine's thread; `submit` works afterwards.
 
-        The thread itself compiles: JAX compiles a program again in a thread with other settings, such as a mesh.
+        wait_for_all: False: returns when the programs of short texts are compiled. Threads compile the others, and a
+          request that needs one of these earlier waits for it, together with all other requests.
         """
-        compiled: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._compile_and_run, args=(compiled,), name="gptjax-engine", daemon=True
-        )
+        programs = EnginePrograms(self.generator, self._sizes, self._prefix, self._note_compiled)
+        self._programs = programs
+        try:
+            programs.wait(wait_for_all)
+        except BaseException:
+            programs.close()
+            raise
+        self.metrics.is_up = True
+        self._thread = threading.Thread(target=self._run, name="gptjax-engine", daemon=True)
         self._thread.start()
-        compiled.result()
 
     def submit(
         self,
@@ -215,6 +221,8 @@ class Engine:
         with self._changed:
             self._closing, self._cancelling = True, not drain
             self._changed.notify()
+        if self._programs is not None:
+            self._programs.close()
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():
@@ -246,35 +254,28 @@ class Engine:
         del self._models[name]  # its jobs keep it until they have ended
 
     @property
+    def first_context(self) -> int:
+        """The most tokens of a prompt and its text for which `start` always compiles the programs."""
+        return min(self._sizes.slots[0], self.max_context)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether all programs are compiled."""
+        return self._programs is not None and self._programs.are_all_compiled
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the loaded adapters."""
         return tuple(name for name in self._models if name is not None)
 
-    # --- before the first request
+    # --- for these
 
-    def warm_up(self) -> None:
-        """Compiles all programs by running each once, so that no request waits for one."""
-        began = time.perf_counter()
-        model = self._models[None]
-        generator, family = model.generator, model.generator.family
-        with devices_of(generator):
-            rows = {}
-            for slots in self._sizes.slots:
-                length = slots if family.continues else 1
-                request = Request("warm up", [0] * length, SamplingParams(prompt_logprobs=1), seed=0)
-                reading = PromptReading(generator, self._sizes, request, self._prefix, b"warm up")
-                if family.reads_in_pieces:
-                    reading.warm_up()
-                text = GrowingText(request, 0, generator.tokenizer, limit=1, eos_id=None, begins=False)
-                rows[slots] = reading.start(text)
-                if not family.continues:
-                    rows = dict.fromkeys(self._sizes.slots, rows[slots])
-                    break
-            model.batch.warm_up(rows)
-        _log.info("compiled for %s in %.1f s", self._sizes, time.perf_counter() - began)
+    def _note_compiled(self, seconds: float) -> None:
+        _log.info("compiled for %s in %.1f s", self._sizes, seconds)
 
     def _model(self, generator: Generator) -> _Model:
-        return _Model(generator, Batch(generator, self._sizes), secrets.token_bytes(8))
+        model_id = secrets.token_bytes(8)
+        return _Model(generator, Batch(generator, self._sizes, self._prefix, model_id), model_id)
 
     def _check(self, framed: FramedPrompt, params: SamplingParams) -> None:
         """Raises ConfigError for what depends on the model."""
@@ -301,16 +302,6 @@ class Engine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
-
-    def _compile_and_run(self, compiled: Future[None]) -> None:
-        try:
-            self.warm_up()
-        except BaseException as error:  # `start` raises it
-            compiled.set_exception(error)
-            return
-        self.metrics.is_up = True
-        compiled.set_result(None)
-        self._run()
 
     def _run(self) -> None:
         with devices_of(self.generator):

@@ -30,7 +30,7 @@ class GrowingText:
         params = request.params
         self.request, self.index, self.limit = request, index, limit
         self.seed = request.seed + index
-        self.num_tokens = 0
+        self.drawn: list[int] = []  # all tokens so far, with the one that ended it
         self.finish_reason: str | None = None
         self.end_ids = sorted(set(params.stop_token_ids) | ({eos_id} if eos_id is not None else set()))
         if params.ignore_eos:
@@ -41,6 +41,10 @@ class GrowingText:
         self._logprobs: list[TokenLogprob] = []
         self._stop_reason: str | int | None = None
 
+    @property
+    def num_tokens(self) -> int:
+        return len(self.drawn)
+
     def add(self, token: int, logprob: float, top: Sequence[tuple[int, float]] = ()) -> None:
         """Adds the next token; does nothing if the text has ended."""
         if self.finish_reason is not None:
@@ -48,7 +52,7 @@ class GrowingText:
         if math.isnan(logprob):
             self.end("error", NOT_FINITE)
             return
-        self.num_tokens += 1
+        self.drawn.append(token)
         self.request.completion_tokens += 1
         if token in self.end_ids and self.num_tokens > self.request.params.min_tokens:
             self._stop_reason = None if token == self._eos_id else token

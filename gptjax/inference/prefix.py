@@ -1,8 +1,8 @@
-"""Keys and values of the beginnings of earlier prompts, so that a prompt with the same beginning is not read again.
+"""Keys and values of earlier prompts and their texts, so that a prompt with the same beginning is not read again.
 
-A prompt is cut into blocks of BLOCK tokens. A block is known by a digest of its own tokens and of all before it (a hash
-chain), so equal digests mean equal beginnings. The keys and values of kept blocks are in a pool on the device, a cache
-whose rows are blocks; when it is full, the blocks that were used longest ago are replaced.
+A prompt or text is cut into blocks of BLOCK tokens. A block is known by a digest of its own tokens and of all before it
+(a hash chain), so equal digests mean equal beginnings. The keys and values of kept blocks are in a pool on the device,
+a cache whose rows are blocks; when it is full, the blocks that were used longest ago are replaced.
 """
 
 from __future__ import annotations
@@ -11,32 +11,37 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gptjax.inference import shapes
-from gptjax.inference.devices import pinned
+from gptjax.inference.devices import committed, devices_of, pinned, placed_shapes
+from gptjax.inference.generate import Generator
 from gptjax.model.cache import KeyValueCache, allocate
 from gptjax.settings import ModelSettings
 
 
 class PrefixCache:
-    """Blocks of prompts. It belongs to the engine's thread.
+    """Blocks of prompts and texts. It belongs to the engine's thread.
 
     Args:
-      config: the `model` section.
+      generator: the model.
       num_blocks: how many are kept; at least 1.
     """
 
-    def __init__(self, config: ModelSettings, num_blocks: int):
-        self._config, self._num_blocks = config, num_blocks
+    def __init__(self, generator: Generator, num_blocks: int):
+        self._generator, self._num_blocks = generator, num_blocks
         self.clear()
+        self._pool_shapes = placed_shapes(generator, self._pool)
 
     def clear(self) -> None:
         """Forgets all blocks."""
-        self._pool = _empty(self._config, self._num_blocks, shapes.BLOCK)
+        with devices_of(self._generator):
+            pool = _empty(self._generator.config, self._num_blocks, shapes.BLOCK)
+        self._pool = committed(self._generator, pool)
         self._places: OrderedDict[bytes, int] = OrderedDict()  # of blocks in the pool, used longest ago first
 
     def chain(self, model: bytes, tokens: Sequence[int]) -> list[bytes]:
@@ -60,8 +65,8 @@ class PrefixCache:
         places[: len(chain)] = [self._places[digest] for digest in chain]
         return _loaded(self._pool, places, np.array([len(chain) * shapes.BLOCK], np.int32))
 
-    def keep(self, chain: Sequence[bytes], cache: KeyValueCache) -> None:
-        """Keeps the blocks of a row that has read them; those that are new and for which there is room."""
+    def keep(self, chain: Sequence[bytes], cache: KeyValueCache, row: int = 0) -> None:
+        """Keeps the blocks that this row of a cache has read; those that are new and for which there is room."""
         self._touch(chain)
         places = np.full(cache.num_slots // shapes.BLOCK, self._num_blocks, np.int32)  # beyond the pool: not kept
         own = set(chain)
@@ -78,13 +83,16 @@ class PrefixCache:
         # The beginning of a chain is used most recently, since the rest is of no use without it.
         self._touch(chain)
         if (places < self._num_blocks).any():
-            self._pool = _kept(self._pool, cache, places)
+            self._pool = _kept(self._pool, cache, places, np.int32(row))
 
-    def warm_up(self, cache: KeyValueCache) -> None:
-        """Runs the programs of rows with as many slots as this one."""
-        self.load([], cache.num_slots)
-        places = np.full(cache.num_slots // shapes.BLOCK, self._num_blocks, np.int32)
-        self._pool = _kept(self._pool, cache, places)
+    def programs(self, cache: KeyValueCache) -> list[tuple[Any, tuple, dict[str, Any]]]:
+        """The functions that `keep` and `load` call for rows of such a cache, and their arguments, which may be shapes
+        (see `engine_programs`)."""
+        places, pool = np.zeros(cache.num_slots // shapes.BLOCK, np.int32), self._pool_shapes
+        programs: list[tuple[Any, tuple, dict[str, Any]]] = [(_kept, (pool, cache, places, np.int32(0)), {})]
+        if len(cache.lengths_B) == 1:
+            programs.append((_loaded, (pool, places, np.zeros(1, np.int32)), {}))
+        return programs
 
     def _touch(self, chain: Sequence[bytes]) -> None:
         for digest in reversed(chain):
@@ -108,11 +116,11 @@ def _loaded(pool: KeyValueCache, place_N: jax.Array, length_1: jax.Array) -> Key
 
 
 @partial(jax.jit, donate_argnums=0)
-def _kept(pool: KeyValueCache, row: KeyValueCache, place_N: jax.Array) -> KeyValueCache:
-    def with_blocks(pool_PKSH: jax.Array, row_1KSH: jax.Array) -> jax.Array:
+def _kept(pool: KeyValueCache, cache: KeyValueCache, place_N: jax.Array, row: jax.Array) -> KeyValueCache:
+    def with_blocks(pool_PKSH: jax.Array, rows_BKSH: jax.Array) -> jax.Array:
         _, K, block, H = pool_PKSH.shape
-        blocks_NKSH = jnp.swapaxes(row_1KSH.reshape(K, -1, block, H), 0, 1)
+        blocks_NKSH = jnp.swapaxes(rows_BKSH[row].reshape(K, -1, block, H), 0, 1)
         return pool_PKSH.at[place_N].set(blocks_NKSH, mode="drop")
 
-    keys = tuple(map(with_blocks, pool.keys, row.keys))
-    return pinned(pool.replace(keys=keys, values=tuple(map(with_blocks, pool.values, row.values))))  # type: ignore[attr-defined]
+    keys = tuple(map(with_blocks, pool.keys, cache.keys))
+    return pinned(pool.replace(keys=keys, values=tuple(map(with_blocks, pool.values, cache.values))))  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ import numpy as np
 
 from gptjax.inference import shapes
 from gptjax.inference.decode import DecodeState, empty_cache, prefill, read, score, start
+from gptjax.inference.devices import committed
 from gptjax.inference.generate import Generator
 from gptjax.inference.growing_text import GrowingText
 from gptjax.inference.prefix import PrefixCache
@@ -66,20 +67,6 @@ class PromptReading:
         read = self._num_read if self._cache is not None else self._num_known() * shapes.BLOCK
         return self._sizes.piece_for(len(self._tokens) - read, self._slots - read)
 
-    def warm_up(self) -> None:
-        """Runs all programs of this number of slots, except `start`, which may be called afterwards."""
-        generator, family = self.generator, self.generator.family
-        for T in self._sizes.pieces:
-            if T <= self._slots:
-                for R in {1, self._sizes.together(T)}:
-                    caches = tuple(empty_cache(family, slots=self._slots) for _ in range(R))
-                    tokens_RT = np.zeros((R, T), np.int32)
-                    made = read(family, generator.params, caches, tokens_RT, np.ones(R, np.int32))
-                    self._cache, x_1TD, self._last_BD = (each[0] for each in made)
-                fetch(score(family, generator.params, x_1TD, tokens_RT[:1]))
-        if self._prefix is not None:
-            self._prefix.warm_up(self._cache)
-
     def keep(self) -> None:
         """Keeps the prompt's blocks for later prompts. To be called after a text has begun with finite logits."""
         if self._prefix is not None and len(self._chain) > self._known:
@@ -87,23 +74,9 @@ class PromptReading:
 
     def start(self, text: GrowingText) -> DecodeState:
         """The row of a text, with its first token."""
-        generator, num_new = self.generator, self._sizes.num_new
-        in_pieces = generator.family.reads_in_pieces
-        T = self._sizes.slots[-1] if in_pieces else generator.config[generator.family.prompt_field] + 1
-        prompt_1T = np.zeros((1, T), np.int32)
-        prompt_1T[0, : len(self._tokens)] = self._tokens
-        inputs = (
-            prompt_1T,
-            np.array([len(self._tokens)], np.int32),
-            np.array([text.limit], np.int32),
-            sampling_of(generator, text),
-            np.int32(-1),  # the end tokens are in the sampling
-        )
-        if not in_pieces:
-            options = dict(room=self._slots - 1, num_new=num_new, piece=T)
-            return prefill(generator.family, generator.params, *inputs, **options)
-        row = start(generator.family, generator.params, self._last_BD, *inputs, num_new=num_new)
-        return replace(row, cache=self._cache)
+        function, arguments, options = starting(self.generator, self._sizes, text, self._last_BD, self._slots)
+        row = function(*arguments, **options)
+        return committed(self.generator, row) if row.cache is not None else replace(row, cache=self._cache)
 
     def finish(self) -> None:
         """Hands the log-probabilities of the prompt to the request, if it asks for them."""
@@ -118,7 +91,7 @@ class PromptReading:
             self._cache = self._prefix.load(self._chain[: self._known], self._slots)
             self._num_read = self.request.cached_tokens = self._known * shapes.BLOCK
         else:
-            self._cache = empty_cache(self.generator.family, slots=self._slots)
+            self._cache = unread(self.generator, self._slots)
 
     def _num_known(self) -> int:
         """The number of kept blocks that it may use."""
@@ -174,7 +147,7 @@ def read_next(group: Sequence[PromptReading]) -> None:
         piece = reading._tokens[reading._num_read : reading._num_read + T]
         tokens_RT[row, : len(piece)], num_new_R[row] = piece, len(piece)
     caches = [reading._cache for reading in group]  # they are donated
-    caches += [empty_cache(generator.family, slots=first._slots) for _ in range(R - len(group))]
+    caches += [unread(generator, first._slots) for _ in range(R - len(group))]
     made = read(generator.family, generator.params, tuple(caches), tokens_RT, num_new_R)
     for reading, cache, x_1TD, last_1D, length in zip(group, *made, num_new_R.tolist()):
         reading._cache, reading._last_BD = cache, last_1D
@@ -182,6 +155,38 @@ def read_next(group: Sequence[PromptReading]) -> None:
             reading._score(x_1TD, length)
         reading._num_read += length
     jax.block_until_ready(first._last_BD)
+
+
+def unread(generator: Generator, slots: int) -> Any:
+    """The cache of a row that has read nothing."""
+    return committed(generator, empty_cache(generator.family, slots=slots))
+
+
+def starting(
+    generator: Generator, sizes: shapes.EngineShapes, text: GrowingText, last_1D: Any, slots: int
+) -> tuple[Any, tuple, dict[str, Any]]:
+    """The function that draws a text's first token, and its arguments; it returns a row, whose cache may be missing.
+
+    A family that cannot read in pieces reads the prompt in this call.
+
+    Args:
+      last_1D: from the last `read` of the prompt.
+      slots: of the row.
+    """
+    family, prompt = generator.family, text.request.prompt_tokens
+    T = sizes.slots[-1] if family.reads_in_pieces else generator.config[family.prompt_field] + 1
+    prompt_1T = np.zeros((1, T), np.int32)
+    prompt_1T[0, : len(prompt)] = prompt
+    inputs = (
+        prompt_1T,
+        np.array([len(prompt)], np.int32),
+        np.array([text.limit], np.int32),
+        sampling_of(generator, text),
+        np.int32(-1),  # the end tokens are in the sampling
+    )
+    if family.reads_in_pieces:
+        return start, (family, generator.params, last_1D, *inputs), dict(num_new=sizes.num_new)
+    return prefill, (family, generator.params, *inputs), dict(room=slots - 1, num_new=sizes.num_new, piece=T)
 
 
 def sampling_of(generator: Generator, text: GrowingText) -> Any:

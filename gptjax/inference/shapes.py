@@ -14,7 +14,7 @@ PIECE = 4 * BUCKET  # prompt tokens that the model reads at a time
 FIRST_ROOM = 512  # new tokens for which the cache has room at first; the room then doubles
 BLOCK = 32  # the engine keeps keys and values of prompts in blocks of this many tokens
 FEWEST_SLOTS = 256  # per row of the engine's smallest batch, unless the context is shorter
-MOST_TOGETHER = 4  # prompts of which one call reads a piece each; with more, a token does not become cheaper
+TOGETHER = 4  # prompts of which one call reads a short piece each; with more, a token does not become cheaper
 
 
 def bucketed(length: int) -> int:
@@ -61,7 +61,7 @@ class EngineShapes:
 
     def together(self, piece: int) -> int:
         """The number of prompts of which one call reads a piece of this length each, if so many wait."""
-        return min(MOST_TOGETHER, self.pieces[-1] // piece)
+        return TOGETHER if TOGETHER * piece <= self.pieces[-1] else 1
 
 
 def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> EngineShapes:
@@ -69,7 +69,7 @@ def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> Engi
     most = -(-context // BLOCK) * BLOCK
     first = min(most, max(FEWEST_SLOTS, -(-most // 8 // BLOCK) * BLOCK))
     return EngineShapes(
-        rows=_grown(1, 4, num_rows),
+        rows=_grown(1, 8, num_rows),
         slots=_grown(first, 2, most),
         pieces=_grown(BLOCK, 2, max(BLOCK, 1 << (min(piece, most).bit_length() - 1))),
         num_new=num_new,
@@ -79,6 +79,12 @@ def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> Engi
 def smallest(sizes: Sequence[int], least: int) -> int:
     """The smallest of these sizes, in increasing order, that is at least `least`."""
     return next(size for size in sizes if size >= least)
+
+
+def neighbors(sizes: Sequence[int], size: int) -> list[int]:
+    """The sizes before and after this one."""
+    place = list(sizes).index(size)
+    return [sizes[i] for i in (place - 1, place + 1) if 0 <= i < len(sizes)]
 
 
 def _grown(first: int, factor: int, last: int) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ jax.monitoring.register_event_duration_secs_listener(
 @pytest.fixture(scope="module", autouse=True)
 def small_shapes():
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "TOGETHER", 2)
         patch.setattr(shapes, "BLOCK", 8)
         patch.setattr(shapes, "FEWEST_SLOTS", CONTEXT)
         yield
@@ -41,7 +42,7 @@ def small_shapes():
 
 @pytest.fixture(scope="module")
 def generator():
-    return Generator(*make_model(), TOKENIZER)
+    return Generator(committed(make_model()[0]), make_model()[1], TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,11 @@ def engine(generator):
     engine.start()
     yield engine
     engine.close(drain=False)
+
+
+def committed(params):
+    """Parameters as a checkpoint gives them."""
+    return jax.device_put(params, jax.devices()[0])
 
 
 def alone(generator, prompt, params):
@@ -113,7 +119,12 @@ def test_the_batch_grows_and_shrinks_without_changing_texts_or_compiling(generat
     monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
     engine = Engine(generator, num_slots=3, piece=8)
     assert (engine._sizes.rows, engine._sizes.slots) == ((1, 3), (24, 48))
-    engine.start()
+    engine.start(wait_for_all=False)
+    assert engine.first_context == 24
+    short = SamplingParams(max_tokens=9, seed=1)
+    assert engine.submit("abc", short).result(WAIT).text == alone(generator, "abc", short).text
+    engine._programs.wait(for_all=True)
+    assert engine.is_compiled
     sizes, fit = [], batches.Batch._fit
 
     def watched(batch, num_steps):
@@ -148,10 +159,22 @@ def test_a_kept_prefix_changes_nothing_and_is_counted(generator, engine):
         assert request.text == alone(generator, prompt, params).text
 
 
-def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only_once(generator):
+def test_the_next_turn_of_a_conversation_reads_only_what_is_new(generator, engine):
+    params = SamplingParams(max_tokens=14, seed=8, ignore_eos=True)
+    first = engine.submit("a question?", params).result(WAIT)
+    tokens = [*first.prompt_tokens, *first.outputs[0].token_ids, *TOKENIZER.encode(" no!")]
+    COMPILED.clear()
+    second = engine.submit(tokens, params).result(WAIT)
+    assert not COMPILED
+    assert (len(first.prompt_tokens), second.cached_tokens) == (12, 24)  # of 12 + 14, of which the last was not read
+    assert second.text == alone(Generator(*make_model(), TOKENIZER, end_id=-1), tokens, params).text
+
+
+def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only_once(generator, monkeypatch):
+    monkeypatch.setattr(shapes, "TOGETHER", 4)
     sizes = shapes.engine_shapes(3, CONTEXT, 32, 4)
-    assert [(piece, sizes.together(piece)) for piece in sizes.pieces] == [(8, 4), (16, 2), (32, 1)]
-    kept = PrefixCache(generator.config, num_blocks=4)
+    assert [(piece, sizes.together(piece)) for piece in sizes.pieces] == [(8, 4), (16, 1), (32, 1)]
+    kept = PrefixCache(generator, num_blocks=4)
 
     def group(*prompts, **settings):
         """The numbers of the prompts whose pieces are read in the first call."""
@@ -159,19 +182,21 @@ def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only
         readings = [PromptReading(generator, sizes, request, kept, b"") for request in requests]
         return [readings.index(reading) for reading in next_group(readings)]
 
-    assert group(range(14), range(5), range(20, 29)) == [0, 2]
-    assert group(range(20), range(5), range(20, 29)) == [0], "a long piece is read alone"
-    assert group(range(5), range(7)) == [0], "a call for four costs as much as three calls"
-    assert group(range(5), range(12), range(7), range(8)) == [0, 2, 3]
-    assert group(range(14), range(16)) == [0], "the other can use the first one's block"
-    assert group(range(14), range(16), prompt_logprobs=0) == [0, 1]
-    kept.keep(kept.chain(b"", range(14)), kept.load([], slots=16))
-    assert group(range(14), range(5), range(12)) == [0, 1, 2], "the rest is as short as the others"
+    short = [range(0, 7), range(10, 15), range(20, 28), range(30, 37)]
+    assert group(*short) == [0, 1, 2, 3]
+    assert group(short[0], range(9), *short[1:]) == [0, 2, 3, 4], "the longer one is read alone"
+    assert group(range(9), *short) == [0], "the first is read first"
+    assert group(*short[:2]) == [0], "a call for four costs as much as three"
+    kept.keep(kept.chain(b"", range(30)), kept.load([], slots=32))
+    assert group(range(12), range(13), range(14)) == [0, 1, 2], "what is left of these is short"
+    assert group(range(12), range(13), range(14), prompt_logprobs=0) == [0], "which need all"
+    monkeypatch.setattr(shapes, "TOGETHER", 2)
+    assert group(range(50, 60), range(50, 61)) == [0], "the other can use the first one's block"
+    assert group(range(50, 60), range(60, 71)) == [0, 1]
 
 
-def test_the_blocks_used_longest_ago_are_replaced():
-    config = make_model(num_layers=1)[1].model
-    kept = PrefixCache(config, num_blocks=4)
+def test_the_blocks_used_longest_ago_are_replaced(generator):
+    kept = PrefixCache(generator, num_blocks=4)
 
     def row_of(fill, blocks):
         cache = kept.load([], slots=32)
@@ -406,7 +431,9 @@ def test_an_engine_whose_steps_keep_failing_is_down_and_leaves_nobody_waiting(ge
 
 def test_adapters_have_their_own_texts_and_prefixes_and_compile_nothing(generator, engine):
     params, config = make_model()
-    others = [Generator(jax.tree.map(lambda x, by=by: x * by, params), config, TOKENIZER) for by in (1.1, 0.9)]
+    others = [
+        Generator(committed(jax.tree.map(lambda x, by=by: x * by, params)), config, TOKENIZER) for by in (1.1, 0.9)
+    ]
     COMPILED.clear()
     engine.add_adapter("poems", others[0])
     engine.add_adapter("letters", others[1])
