@@ -57,6 +57,22 @@ RUNS = (
         *("H100", 8, 45.5e3),
     ),
     Published(
+        "SmolLM3's ablation model, 1.2B, nanotron, T = 4,096",
+        "llama.py:1b",
+        ONE_PASS
+        | {"mesh.data": 8, "model.vocab_size": 128_256, "data.sequence_length": 4096, "model.layers": "unroll"}
+        | {"training.batch_size": 384, "training.gradient_accumulation_steps": 16, "model.remat": "none"},
+        *("H100", 8, 42e3),
+    ),
+    Published(
+        "GPT-2 1.5B, nanoGPT, T = 1,024",
+        "gpt2.py:1558m",
+        ONE_PASS
+        | {"training.batch_size": 1024, "training.gradient_accumulation_steps": 64, "training.loss_chunk": 0}
+        | {"model.vocab_size": 50_304, "model.remat": "none", "model.layers": "unroll"},
+        *("H200", 1, 49.9e3),
+    ),
+    Published(
         "Llama 2 7B, MaxText, T = 4,096",
         "llama.py:8b",
         ONE_PASS

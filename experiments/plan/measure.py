@@ -1,6 +1,6 @@
 """What plans say beside what real steps take on this machine's processors.
 
-  python experiments/plan/measure.py [memory | time]   # measures all configs, ten minutes; writes measured.jsonl
+  python experiments/plan/measure.py [memory | time] [CONFIG …]   # all configs take ten minutes; writes measured.jsonl
   python experiments/plan/measure.py show              # prints the tables of README.md from it
 
 Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
@@ -29,10 +29,10 @@ NUMBER = {"memory": "bytes", "time": "clock"}  # what one_run.py measures, and i
 MEMORY_GOAL, TIME_GOAL = 0.05, 0.15
 
 
-def measure(kinds: Sequence[str]) -> None:
-    """Measures all configs, and keeps what is in the file of the other kind."""
+def measure(kinds: Sequence[str], names: Sequence[str]) -> None:
+    """Measures these configs, and keeps what is in the file of the others and of the other kind."""
     kept = {row["config"]: row for row in rows()} if FILE.exists() else {}
-    for name in CONFIGS:
+    for name in names:
         found = kept.setdefault(name, {})
         for what in kinds:
             command = [sys.executable, str(HERE / "one_run.py"), name, what]
@@ -112,8 +112,12 @@ def _scores(near: dict[str, list[bool]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["show"]:
-        measure(sys.argv[1:] or list(NUMBER))
+    given = sys.argv[1:]
+    if unknown := set(given) - {*NUMBER, *CONFIGS, "show"}:
+        sys.exit(f"{unknown.pop()!r}: expected memory, time, show, or the name of a config: {', '.join(CONFIGS)}")
+    if given != ["show"]:
+        kinds, names = ([each for each in given if each in known] for known in (NUMBER, CONFIGS))
+        measure(kinds or list(NUMBER), names or list(CONFIGS))
     show_memory(rows())
     print()
     show_times(rows())

@@ -36,6 +36,7 @@ from gptjax.training.state import TrainState
 
 PLAIN = {"model.attention": "reference", "model.remat": "none", "optimizer.name": "adamw"}
 MMAP_THRESHOLD = -3  # glibc's number of this parameter, in malloc.h
+SETTLED = 5  # equal readings of the resident memory, a twentieth of a second apart
 STEPS, SECONDS = 3, 6.0  # the least number of steps that are timed, and of seconds
 
 
@@ -128,14 +129,23 @@ def steps(made: Plan, compiled: jax.stages.Compiled, batch: dict[str, jax.Array]
     for _ in range(STEPS):
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
+        resident()
     return state
 
 
 def resident() -> int:
-    """The resident bytes of this process, after freed memory is returned to the system."""
+    """The resident bytes of this process, after freed memory is returned to the system.
+
+    A step's results are ready before its temporary arrays are freed, and the system takes gigabytes back only after
+    tenths of a second, so this waits until the figure stays the same.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return _status("VmRSS")
+    readings = [_status("VmRSS")]
+    while len(readings) < SETTLED or max(readings[-SETTLED:]) - min(readings[-SETTLED:]) > 2**18:
+        time.sleep(0.05)
+        readings.append(_status("VmRSS"))
+    return readings[-1]
 
 
 def peak() -> int:

@@ -22,7 +22,7 @@ from gptjax.forecast.price import Price
 from gptjax.forecast.step import Needs
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
-from gptjax.scaling.repetition import DiminishingReturns
+from gptjax.scaling.repetition import ON_C4, DiminishingReturns
 from gptjax.training.hardware import measured_peak
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the fraction of a GPU's memory that JAX allocates
@@ -294,6 +294,8 @@ def _loss(plan: Plan, tokens: Tokens) -> Loss:
         why = f"{size:,.0f} parameters and {tokens.run:,} tokens are far below what the laws were fitted to"
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
     lowest, highest = min(found.values()), max(found.values())
+    if unique < tokens.run:  # repetition can also do harm
+        highest = max(highest, ON_C4.loss(law, size, tokens.run, unique))
     return Loss(
         DEFAULT, law.source, found[DEFAULT], lowest, highest, unique < tokens.run, extrapolated(size, tokens.run)
     )

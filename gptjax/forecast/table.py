@@ -127,7 +127,9 @@ def _loss_rows(forecast: Forecast) -> dict[str, str]:
     rows = {
         "predicted": f"{loss.loss:.3f} nats per token (published laws: {loss.lowest:.3f} to {loss.highest:.3f}), "
         "for text and tokens like theirs",
-        "by": loss.source + (", repeated tokens discounted" if loss.repeated else "") + outside,
+        "by": loss.source
+        + (", repeated tokens discounted, and the range includes the harm of repeating" if loss.repeated else "")
+        + outside,
         "optimal tokens": f"{count_text(tokens.optimal)} for this size; this run has {where} that",
     }
     return rows

@@ -15,6 +15,7 @@ from gptjax.forecast.run import COPY_RATE, FRACTION, fit_of, forecast_run
 from gptjax.forecast.table import forecast_table
 from gptjax.planning import plan
 from gptjax.scaling.laws import LAWS
+from gptjax.scaling.repetition import ON_C4
 from gptjax.settings import thaw
 from gptjax.terminal import Console
 
@@ -45,6 +46,13 @@ def test_repeated_text_is_worth_less():
     new, old = forecast_of()[1], forecast_of(DataFacts(32768, windows_per_epoch=10**6))[1]
     assert old.tokens.epochs == pytest.approx(10e9 / 1.024e9, rel=1e-4) and old.loss.repeated
     assert new.tokens.epochs is None and old.loss.loss > new.loss.loss
+
+
+def test_the_range_of_the_loss_includes_that_repetition_can_do_harm():
+    made, forecast = forecast_of(DataFacts(32768, windows_per_epoch=10**5))  # about 100 epochs
+    size, tokens, unique = float(made.parameters.total), float(made.total_tokens), float(forecast.tokens.at_hand)
+    harm = ON_C4.loss(LAWS["besiroglu"], size, tokens, unique)
+    assert forecast.loss.highest == pytest.approx(harm) and harm > forecast.loss.loss
 
 
 def test_a_mixture_of_experts_counts_by_what_a_token_uses():

@@ -1,10 +1,22 @@
 """Repeated data: Muennighoff's released figures, and a penalty under which repeating raises the loss."""
 
+import csv
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from gptjax.errors import ConfigError
+from gptjax.scaling.fit import points_of
 from gptjax.scaling.laws import LAWS
-from gptjax.scaling.repetition import REPETITION, DiminishingReturns, OverfittingPenalty, optimal
+from gptjax.scaling.repetition import (
+    ON_C4,
+    REPETITION,
+    DiminishingReturns,
+    OverfittingPenalty,
+    fit_penalty,
+    optimal,
+)
 
 LAW = LAWS["muennighoff"]
 UNIQUE = 25e9
@@ -47,6 +59,40 @@ def test_the_penalty_makes_repetition_harmful_beyond_a_point_which_diminishing_r
     assert course(penalty)[1] - LAW.loss(1e9, 4e9) == pytest.approx(0.02 * 3)
     assert course(penalty) != sorted(course(penalty), reverse=True)
     assert course(REPETITION) == sorted(course(REPETITION), reverse=True)
+
+
+def _published() -> np.ndarray:
+    file = Path(__file__).parents[2] / "experiments" / "scaling_laws" / "repeated.csv"
+    with open(file, encoding="utf-8", newline="") as rows:
+        return np.array([[float(each) for each in list(row.values())[:4]] for row in csv.DictReader(rows)])
+
+
+def test_the_penalty_on_c4_is_the_fit_to_the_published_runs_and_shows_their_rise():
+    rows = _published()
+    parameters, tokens, unique, losses = rows[(rows[:, 1] >= 1e9) & (rows[:, 1] <= 60 * rows[:, 2])].T
+    law, penalty = fit_penalty(points_of(parameters, tokens, losses), unique)
+    found = (penalty.penalty, penalty.delta, penalty.kappa)
+    assert found == pytest.approx((ON_C4.penalty, ON_C4.delta, ON_C4.kappa), abs=5e-4)
+
+    measured = {tuple(row[:3]): row[3] for row in rows}
+    few, many = (421.2e6, 2.7e9, 0.1e9), (421.2e6, 5.9e9, 0.1e9)
+    assert measured[many] > measured[few] + 0.4
+    assert ON_C4.loss(law, *many) > ON_C4.loss(law, *few) + 0.2
+    assert REPETITION.loss(law, *many) < REPETITION.loss(law, *few)
+
+
+def test_a_synthetic_penalty_is_recovered():
+    sizes, texts, epochs = (each.ravel() for each in np.meshgrid([1e8, 1e9, 4e9], [1e9, 1e10], [1, 4, 16, 40]))
+    truth = OverfittingPenalty(0.02, 1.1, 0.6)
+    losses = [truth.loss(LAW, n, u * passes, u) for n, u, passes in zip(sizes, texts, epochs)]
+    law, penalty = fit_penalty(points_of(sizes, texts * epochs, losses), texts)
+    assert (penalty.penalty, penalty.delta, penalty.kappa) == pytest.approx((0.02, 1.1, 0.6), rel=1e-3)
+    assert (law.E, law.alpha) == pytest.approx((LAW.E, LAW.alpha), rel=1e-3)
+
+
+def test_runs_without_repetition_determine_no_penalty():
+    with pytest.raises(ConfigError, match=r"8 runs, of which 0 repeat their text"):
+        fit_penalty(points_of([1e9] * 8, [1e10] * 8, [3.0] * 8), np.full(8, 1e10))
 
 
 @pytest.mark.parametrize("law", [REPETITION, OverfittingPenalty(1.0, 1.0, 1.0)], ids=["returns", "penalty"])
