@@ -16,7 +16,7 @@ import re
 import sys
 from collections import Counter
 
-from gptjax.corpus.formats import license_texts, licenses
+from gptjax.corpus.formats import license_names, license_texts, licenses
 
 RESTRICTIONS = {
     "Commons Clause": '"Commons Clause" License Condition v1.0\n\nThe Software is provided to you by the Licensor '
@@ -42,7 +42,7 @@ def make(spdx: str) -> None:
     exact = {license_texts.digest(words): name for name, words in sorted(plain.items(), reverse=True)}
     for words in texts.values():  # those that exist only as '-only' and '-or-later'
         exact.setdefault(license_texts.digest(words), next(name for name in sorted(texts) if texts[name] == words))
-    known = {name: " ".join(words) for name, words in sorted(plain.items()) if name in licenses.KNOWN}
+    known = {name: " ".join(words) for name, words in sorted(plain.items()) if name in license_names.KNOWN}
     exact = {key: next((n for n in known if plain[n] == plain.get(name)), name) for key, name in exact.items()}
     content = {"words": known, "exact": dict(sorted(exact.items()))}
     with lzma.open(license_texts.FILE, "wt", encoding="utf-8", preset=9) as file:
@@ -56,13 +56,13 @@ def measure(spdx: str, scancode: str) -> None:
     right = Counter()
     same: dict[str, set[str]] = {}
     for name, text in texts.items():
-        same.setdefault(license_texts.digest(license_texts.words_of(text)), set()).add(licenses.plain_name(name))
+        same.setdefault(license_texts.digest(license_texts.words_of(text)), set()).add(license_names.plain_name(name))
     for text in texts.values():
         got = licenses.of_text(text)
         names = same[license_texts.digest(license_texts.words_of(text))]
-        right["exact"] += licenses.plain_name(got) in names
-        right["wrongly allowed"] += licenses.is_allowed(got, licenses.PERMISSIVE) and not any(
-            licenses.is_allowed(one, licenses.PERMISSIVE) for one in names
+        right["exact"] += license_names.plain_name(got) in names
+        right["wrongly allowed"] += license_names.is_allowed(got, license_names.PERMISSIVE) and not any(
+            license_names.is_allowed(one, license_names.PERMISSIVE) for one in names
         )
     print(
         f"| texts of the SPDX list | {len(texts)} | recognized exactly {right['exact']}, "
@@ -70,13 +70,13 @@ def measure(spdx: str, scancode: str) -> None:
     )
 
     restricted = passed = 0
-    for name in licenses.PERMISSIVE:
+    for name in license_names.PERMISSIVE:
         for label, restriction in RESTRICTIONS.items():
             for text in (
                 (f"{texts[name]}\n\n{restriction}\n", f"{restriction}\n\n{texts[name]}") if name in texts else ()
             ):
                 restricted += 1
-                if licenses.is_allowed(licenses.of_text(text), licenses.PERMISSIVE):
+                if license_names.is_allowed(licenses.of_text(text), license_names.PERMISSIVE):
                     passed += 1
                     print("passes:", name, label)
     print(f"| permissive texts with a restriction added | {restricted} | {passed} pass |")
@@ -98,8 +98,8 @@ def measure(spdx: str, scancode: str) -> None:
         ]
         if any(key not in categories for key in keys):
             continue
-        got = licenses.is_allowed(licenses.of_text(text), licenses.PERMISSIVE)
-        if len(keys) == 1 and names[keys[0]] in licenses.PERMISSIVE:
+        got = license_names.is_allowed(licenses.of_text(text), license_names.PERMISSIVE)
+        if len(keys) == 1 and names[keys[0]] in license_names.PERMISSIVE:
             ours[got] += 1
             left += [] if got else [path]
         elif any(not re.match("Permissive|Public Domain", categories[key]) for key in keys) and not re.search(

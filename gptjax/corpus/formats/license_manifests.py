@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any
 
-from gptjax.corpus.formats import licenses
+from gptjax.corpus.formats import license_names, licenses
 
 NAMES = ("package.json", "composer.json", "Cargo.toml", "pyproject.toml", "setup.cfg")
 
@@ -60,13 +60,13 @@ def _of_toml(manifest: dict[str, Any]) -> str:
 
 def _stated(stated: Any, classifiers: Iterable[Any] = ()) -> str:
     if not isinstance(stated, str) or not stated.strip() or stated.lower().startswith("see license"):
-        return licenses.of_classifiers(map(str, classifiers))
+        return license_names.of_classifiers(map(str, classifiers))
     stated = stated.strip()
     either = " OR ".join(part.strip() for part in stated.split("/"))  # Cargo's old way to offer a choice
     return (
-        licenses.of_name(stated)
-        or licenses.of_expression(stated)
-        or licenses.of_expression(either)
+        license_names.of_name(stated)
+        or license_names.of_expression(stated)
+        or license_names.of_expression(either)
         or licenses.of_text(stated)
-        or licenses.UNKNOWN_TERMS
+        or license_names.UNKNOWN_TERMS
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from gptjax.corpus.formats import licenses
+from gptjax.corpus.formats import license_names
 from gptjax.corpus.formats.xml import first, text_of
 
 
@@ -94,7 +94,7 @@ def _jats_license(article: Element) -> str:
             *(link.get("href", "") for link in element.iter("ext-link")),
             text_of(element),
         ]
-        if found := next(filter(None, map(licenses.of_address, addresses)), ""):
+        if found := next(filter(None, map(license_names.of_address, addresses)), ""):
             return found
     return ""
 
@@ -200,7 +200,7 @@ def unarxive(record: Mapping[str, Any]) -> Paper | None:
             paragraphs.append(_resolved(block["text"], entries))
         texts = (" ".join(text.split()) if index < 2 else _joined(text) for index, text in enumerate(paragraphs))
         text = "\n\n".join(filter(None, texts)) + "\n"
-        return Paper(f"arXiv:{record['paper_id']}", text, licenses.of_address(metadata["license"] or ""))
+        return Paper(f"arXiv:{record['paper_id']}", text, license_names.of_address(metadata["license"] or ""))
     except (KeyError, TypeError, AttributeError):
         return None
 

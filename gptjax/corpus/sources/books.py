@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gptjax.corpus.documents import BLANK, Document, is_blank
-from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, licenses, wrapping
+from gptjax.corpus.formats import encoding, epub, gutenberg, hypertext, license_names, licenses, wrapping
 from gptjax.corpus.formats.encoding import unix_lines
 from gptjax.corpus.formats.xml import BrokenXML
 from gptjax.corpus.sources import KEPT, Piece, begins
@@ -102,7 +102,7 @@ def _epub(uri: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterat
         text = gutenberg.without_boilerplate(text)
     if not is_blank(text):
         yield Document(
-            text, uri, licenses.of_name(rights) or licenses.of_text(rights), language.lower().partition("-")[0]
+            text, uri, license_names.of_name(rights) or licenses.of_text(rights), language.lower().partition("-")[0]
         )
     else:
         skipped[BLANK] += 1

@@ -19,7 +19,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.corpus.documents import BLANK, Document, is_blank
-from gptjax.corpus.formats import comments, encoding, generated, languages, license_manifests, licenses
+from gptjax.corpus.formats import comments, encoding, generated, languages, license_manifests, license_names, licenses
 from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
 from gptjax.corpus.sources.records import decode
@@ -29,7 +29,7 @@ from gptjax.paths import local_path
 LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
 OPTIONS = {
     "languages": (),  # names in gptjax/corpus/formats/languages.py; none: all except data (JSON, YAML, XML …)
-    "licenses": licenses.PERMISSIVE,  # allowed licences, by SPDX name; none: any licence
+    "licenses": license_names.PERMISSIVE,  # allowed licences, by SPDX name; none: any licence
     "links": "inside",  # symbolic links that are followed: inside (those that stay within the folder) | all
     "unknown_license": False,  # keep files whose licence is not known
     "license_headers": False,  # keep comments at a file's beginning that only state copyright and licence
@@ -73,7 +73,7 @@ def find(path: str, options: Mapping[str, Any]) -> list[Piece]:
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    for name, known in (("languages", languages.LANGUAGES), ("leave_out", LEFT_OUT), ("licenses", licenses.KNOWN)):
+    for name, known in (("languages", languages.LANGUAGES), ("leave_out", LEFT_OUT), ("licenses", license_names.KNOWN)):
         for value in options[name]:
             if value not in known:
                 raise ConfigError(
@@ -296,8 +296,8 @@ def _reason(text: str, language: str, license: str, options: Mapping[str, Any]) 
         return ""
     if not license:
         return "" if options["unknown_license"] else "license unknown"
-    if not licenses.is_allowed(license, tuple(options["licenses"])):
-        return f"license not allowed: {licenses.of_expression(license) or 'no SPDX expression'}"
+    if not license_names.is_allowed(license, tuple(options["licenses"])):
+        return f"license not allowed: {license_names.of_expression(license) or 'no SPDX expression'}"
     return ""
 
 
@@ -318,8 +318,8 @@ def _license(files: tuple[str, ...]) -> str:
         return ""
     stated = {_stated(path) for path in files if _is_manifest(path)}
     whole = (" AND " if texts and _all_apply(texts) else " OR ").join(_bracketed(name, found) for name in found)
-    named = {name for expression in (whole, *stated) for name in licenses.names_of(expression)}
-    if len(stated) == 1 and named == set(licenses.names_of(min(stated))):  # 'MIT OR Apache-2.0' with both texts
+    named = {name for expression in (whole, *stated) for name in license_names.names_of(expression)}
+    if len(stated) == 1 and named == set(license_names.names_of(min(stated))):  # 'MIT OR Apache-2.0' with both texts
         return min(stated)
     every = sorted({*stated, *([whole] if whole else [])})
     return " AND ".join(_bracketed(name, every) for name in every)

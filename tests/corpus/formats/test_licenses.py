@@ -3,10 +3,11 @@ import textwrap
 import pytest
 from license_examples import APACHE_NOTICE, BSD2, BSD3, GPL, MIT, MIT_WITHOUT_TITLE
 
-from gptjax.corpus.formats import license_manifests, license_texts, licenses
-from gptjax.corpus.formats.licenses import PERMISSIVE, is_allowed
+from gptjax.corpus.formats import license_manifests, license_names, license_texts, licenses
+from gptjax.corpus.formats.license_names import PERMISSIVE, is_allowed
 
-UNKNOWN = licenses.UNKNOWN_TERMS
+WORDS = {name: " ".join(words) for name, words in reversed(license_texts.known().texts)}
+UNKNOWN = license_names.UNKNOWN_TERMS
 COMMONS_CLAUSE = """"Commons Clause" License Condition v1.0
 
 The Software is provided to you by the Licensor under the License, as defined below, subject to the following condition.
@@ -43,7 +44,7 @@ def test_the_licence_of_a_text_is_recognized(text, name):
     "text, name",
     [
         (f"{MIT}\n{GPL}", f"GPL-3.0 AND MIT AND {UNKNOWN}"),  # a title without its text
-        (f"{MIT}\n{license_texts.known().words['GPL-3.0']}", "GPL-3.0 AND MIT"),
+        (f"{MIT}\n{WORDS['GPL-3.0']}", "GPL-3.0 AND MIT"),
         (f"{MIT}\n{BSD3}", "BSD-3-Clause AND MIT"),
         (f"{MIT}\n{COMMONS_CLAUSE}", f"MIT AND {UNKNOWN}"),
         (f"{COMMONS_CLAUSE}\n\n{APACHE_NOTICE}", f"Apache-2.0 AND {UNKNOWN}"),
@@ -63,8 +64,50 @@ def test_what_a_text_says_besides_a_known_licence_is_not_overlooked(text, name):
     assert ("BSD" in name and "MIT" in name) or not is_allowed(name, PERMISSIVE)
 
 
+HPND = """Permission to use, copy, modify, distribute and sell this software and its documentation for any purpose is
+hereby granted without fee, provided that the above copyright notice appear in all copies and that both
+that copyright notice and this permission notice appear in supporting documentation."""
+NO_ADVERTISING = (
+    "The name of Acme shall not be used in advertising or publicity pertaining to distribution of the software"
+)
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        (f"Acme Open Source License Agreement, Version 1.0\n\n{BSD2}", "BSD-2-Clause"),
+        (MIT.replace("sublicense", "sub-\nlicense").replace("the rights", "therights"), "MIT"),  # as pages are copied
+        (MIT.replace("restriction", "restrictoin").replace("obtaining", "obtainng"), f"MIT AND {UNKNOWN}"),
+        (MIT.replace("obtaining", "obtainng"), "MIT"),
+        (BSD3.replace("THE GROUP", "ACME LIMITED").replace("the Group", "Acme Limited"), "BSD-3-Clause"),
+        (HPND, "HPND-sell-variant"),  # the rest of HPND is optional
+        (f"{HPND}\n{NO_ADVERTISING} without specific, written prior permission.", "HPND-sell-variant"),
+        (f"This file is available under the following license:\n\n{MIT}", "MIT"),
+    ],
+)
+def test_what_changes_nothing_beside_a_known_licence_is_passed_over(text, name):
+    assert licenses.of_text(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"You need a license\n\nfrom us for production.\n\n{MIT}",
+        f"Acme Evaluation License\n\n{MIT}",
+        f"Acme Open Source License\nforbids\n\n{MIT}",
+        f"{MIT}\nUse is limited and by invitation.",
+        f"{MIT}\nThe name of Acme, whose consent is required for use, may not be used to harm.",
+        f"{HPND}\n{NO_ADVERTISING} or in commercial products.",
+        BSD3.replace("THE GROUP", "THE GROUP, WHO PROHIBITS USE,"),
+        f"This file is available for academic use under the following license:\n\n{MIT}",
+    ],
+)
+def test_what_looks_like_a_harmless_passage_hides_no_condition(text):
+    assert not is_allowed(licenses.of_text(text), PERMISSIVE)
+
+
 def test_every_known_text_is_recognized_as_itself_also_when_it_is_wrapped_and_signed():
-    for name, words in license_texts.known().words.items():
+    for name, words in WORDS.items():
         text = "Copyright (C) 1999-2024 Ann Example <ann@example.org>\n\n" + textwrap.fill(words, 72).upper()
         assert is_allowed(licenses.of_text(text), (name,)), name
         if name in PERMISSIVE:
@@ -178,4 +221,4 @@ def test_the_metadata_of_a_package_give_its_licence(fields, name):
     ],
 )
 def test_the_address_of_a_licence_gives_its_name(address, name):
-    assert licenses.of_address(address) == name
+    assert license_names.of_address(address) == name
