@@ -8,6 +8,7 @@ import pytest
 from crashing import Poisoned, behave
 from pipeline_running import text, watch
 
+from gptjax.config import RunError
 from gptjax.corpus.config import default, score, source, stage, validate
 from gptjax.corpus.engine import Stage, local, run_stage
 from gptjax.corpus.engine.journal import FILE, TIME_LIMIT, Journal, read_place
@@ -15,6 +16,7 @@ from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.run import NO_MEMORY
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.sources.listing import list_sources
+from gptjax.data.prepared import read_manifest
 
 REASONS = {"exit": "exit status 3", "segfault": "SIGSEGV", "memory": "memory ran out", "loop": "no end in sight"}
 
@@ -141,3 +143,49 @@ def test_a_journal_names_the_last_place_that_was_begun_also_after_a_longer_one(t
     assert not journal.begin("c") and journal.set_aside == {"c": "y"} and journal.has_ended("b ")
     journal.end()
     assert read_place(tmp_path / FILE) == "" == read_place(tmp_path / "none")
+
+
+class Interrupted(Poisoned):
+    """Workers of a driver that is stopped at the first failure whose number is `at`."""
+
+    def __init__(self, workers, at):
+        super().__init__(workers)
+        self.left = at
+
+    def run(self, function, items):
+        for index, outcome in super().run(function, items):
+            yield index, outcome
+            self.left -= not isinstance(outcome, dict)
+            if not self.left:
+                raise KeyboardInterrupt
+
+
+def outcome(folder):
+    """What readers of a prepared folder see."""
+    manifest = read_manifest(folder)
+    return {name: manifest[name] for name in ("splits", "set_aside", "sources", "skipped", "copies")}
+
+
+@pytest.mark.exhaustive
+def test_the_result_is_the_same_with_one_or_four_workers_and_after_interruptions(tmp_path):
+    poison = {number: f"POISON {where} exit" for number, where in ((3, "extract"), (21, "own"), (51, "sketch"))}
+    config = config_of(written(tmp_path / "texts", {**poison, 70: "POISON encode segfault"}))
+    prepare(config, tmp_path / "four", workers=4)
+    prepare(config, tmp_path / "one", workers=1)
+    listing = list_sources(config.sources, 10_000)
+    for at in (2, 2, 3):  # in three stages, before and after a document is set aside
+        with pytest.raises(KeyboardInterrupt), Interrupted(2, at) as executor:
+            Pipeline(config, listing, tmp_path / "resumed", executor, watch).prepare({})
+    prepare(config, tmp_path / "resumed")
+    first = outcome(tmp_path / "four")
+    assert len(first["set_aside"]) == 4
+    assert first == outcome(tmp_path / "one") == outcome(tmp_path / "resumed")
+
+
+@pytest.mark.exhaustive
+def test_a_source_of_which_too_much_ends_the_process_ends_the_run(tmp_path):
+    poison = dict.fromkeys((3, 4, 5), "POISON own exit")
+    config = config_of(written(tmp_path / "texts", poison), max_failure_share=0.03, least_failures=3)
+    problem = r"all: 3 of 80 documents failed, .* 0.03: its process ended: exit status 3 \(3\)"
+    with pytest.raises(RunError, match=problem):
+        prepare(config, tmp_path / "data")
