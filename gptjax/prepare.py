@@ -5,9 +5,10 @@ For several sources, use a config that says what to do with each (--help_config 
   python -m gptjax.prepare --config=configs/corpus/books_and_code.py --output=data/books_and_code
 
 The command reads the documents, removes copies, splits them into training and validation text, trains a tokenizer, and
-writes files of tokens with a manifest. Files that cannot be read are counted and skipped. The work runs in processes on
-this machine (--workers), on Ray or on SLURM (--executor). If it is killed, give the same command again: it continues,
-and the result is the same, byte for byte.
+writes files of tokens with a manifest. Files that cannot be read are counted and skipped; a document that crashes the
+process that works on it is tried three times, then left out and named. The work runs in processes on this machine
+(--workers), on Ray or on SLURM (--executor). If it is killed, give the same command again: it continues, and the result
+is the same, byte for byte.
 
 --input is the short form for one source of text: .txt, .md, .py, .jsonl, .json and .parquet files, compressed or not.
 

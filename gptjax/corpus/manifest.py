@@ -33,7 +33,7 @@ PACKAGES = (  # their versions affect what is made
     *("trafilatura", "lxml", "resiliparse", "fastwarc", "pypdf"),
 )
 OURS = re.compile(
-    r"(manifest\.json|card\.md|public_summary\.md|card_\w+\.png|(source_)?tokenizer\.(model|json)|\w+-\d{5,}\.bin|documents-\d{5,}\.parquet|\w+\.(documents|origins|labels)\.npy|\w+\.pairs\.jsonl|\w+\.supervised\.bin)(\.tmp)?|"
+    r"(manifest\.json|card\.md|public_summary\.md|domains\.csv|card_\w+\.png|(source_)?tokenizer\.(model|json)|\w+-\d{5,}\.bin|documents-\d{5,}\.parquet|\w+\.(documents|origins|labels)\.npy|\w+\.pairs\.jsonl|\w+\.supervised\.bin)(\.tmp)?|"
     + WORK
 )
 

@@ -45,6 +45,8 @@ from gptjax.corpus.stages.clean import Clean
 from gptjax.corpus.stages.columns import JoinColumns
 from gptjax.corpus.stages.contaminate import FindEvaluationText, FindItems, IndexEvaluations
 from gptjax.corpus.stages.copies import FindCopies, SketchDocuments
+from gptjax.corpus.stages.domains import FILE as DOMAINS
+from gptjax.corpus.stages.domains import publish as publish_domains
 from gptjax.corpus.stages.encode import Encode
 from gptjax.corpus.stages.extract import Extract
 from gptjax.corpus.stages.own import OwnStage
@@ -135,6 +137,7 @@ class Pipeline:
             change=next((shard.encoded["change"] for shard in corpus.shards if shard.encoded["change"]), None),
             splits={split: self._assemble(split) for split in corpus.splits},
             skipped=funnel.total(skipped),
+            **self._domains(),
             sources=funnel.by_source(self.config, corpus.listing, corpus.shards, skipped),
             **corpus.sections,
             **({"labels": corpus.labels} if corpus.form == LABELLED else {}),
@@ -146,6 +149,12 @@ class Pipeline:
         write_card(self.folder, manifest, draw_samples(corpus.shards, corpus.work, self.config.seed, corpus.form))
         write_manifest(self.folder, manifest)
         return manifest
+
+    def _domains(self) -> dict[str, Any]:
+        """The manifest's section on domains; their file is written."""
+        entries = [entry for shard in self.corpus.shards if (entry := shard.files["survey"].get(DOMAINS))]
+        found = publish_domains(self.folder, [self.corpus.work / entry["name"] for entry in entries])
+        return {"domains": found} if found else {}
 
     def _publish_documents(self) -> None:
         """Puts the files of the stage columns into the folder, without another copy if its disk has links."""

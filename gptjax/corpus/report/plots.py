@@ -137,5 +137,5 @@ def _bars(axes: Any, rows: list[tuple[str, float, str]]) -> None:
 
 
 def _short(name: str) -> str:
-    """Text as a label: without mathematics, and not too long."""
-    return (name if len(name) < 50 else name[:48] + "…").replace("$", "\\$")
+    """Text as a label: without mathematics, and not too long. The middle is left out: names often begin alike."""
+    return (name if len(name) < 60 else f"{name[:24]}…{name[-34:]}").replace("$", "\\$")

@@ -59,10 +59,10 @@ def _sources(previews: Sequence[Preview]) -> Table:
 def _reasons(settings: Any, each: Preview) -> Table:
     """What is dropped: `first` by the first rule that objects; `alone` by each rule if it were the only one."""
     table = Table(
-        Column("dropped by", no_wrap=True), "threshold", "documents", "share", "on its own", title=each.source.name
+        Column("dropped by", overflow="fold"), "threshold", "documents", "share", "on its own", title=each.source.name
     )
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for reason, (first, against) in each.selected["reasons"].items():
         threshold = f"{get(settings, reason):g}" if "." in reason else ""
         table.add_row(reason, threshold, f"{first:,}", f"{first / each.cleaned['documents']:.1%}", f"{against:,}")

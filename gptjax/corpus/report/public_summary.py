@@ -109,8 +109,8 @@ def _sources(manifest: dict) -> str:
         * bool(rows(False)),
         "### 2.3 Data crawled and scraped from online sources",
         table(header, rows(True)) or "None in this folder.",
-        f"Names and purposes of the crawlers, the period of crawling, and the most frequent domain names: {ASKED}."
-        * bool(rows(True)),
+        f"Names and purposes of the crawlers, and the period of crawling: {ASKED}." * bool(rows(True)),
+        *_domains(manifest),
         "### 2.4 User data",
         f"The manifest does not know whether any source holds data of users: {ASKED}.",
         "### 2.5 Synthetic data",
@@ -118,6 +118,21 @@ def _sources(manifest: dict) -> str:
         "### 2.6 Other sources",
         f"{ASKED}.",
     )
+
+
+def _domains(manifest: dict) -> list[str]:
+    """The largest domains of all documents that have an address, whatever their source."""
+    found = manifest.get("domains")
+    if not found:
+        return []
+    return [
+        f"Documents with an address are from {found['domains']:,} domains; {found['file']['name']} lists the largest "
+        f"tenth of these by the size of their text, {found['listed']:,}. The first of them:",
+        table(
+            ["domain", "documents", "size"],
+            [[name, documents, size_text(size)] for name, (documents, size) in found["largest"].items()],
+        ),
+    ]
 
 
 def _licence(one: dict) -> str:

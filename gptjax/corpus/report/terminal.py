@@ -66,6 +66,8 @@ def summary(console: Console, folder: Path, manifest: dict) -> None:
     """Prints the result."""
     if len(manifest["sources"]) > 1 or any(source["dropped"] for source in manifest["sources"]):
         console.print(_funnel(manifest))
+    if any(source["dropped"] for source in manifest["sources"]):
+        console.print(_dropped(manifest))
     console.print(_splits(manifest))
     if any(source["weight"] != 1 for source in manifest["sources"]):
         console.print("each split counts a document as often as the weight of its source repeats it", soft_wrap=True)
@@ -145,11 +147,22 @@ def _funnel(manifest: dict) -> Table:
             source["name"],
             f"{source['extracted']['documents']:,}",
             size_text(source["extracted"]["bytes"]),
-            "\n".join(f"{dropped['documents']:,} {reason}" for reason, dropped in source["dropped"].items()) or "0",
+            f"{sum(dropped['documents'] for dropped in source['dropped'].values()):,}",
             f"{left_documents(source):,}",
             size_text(size),
             f"{size / max(sum(split['tokens'] for split in splits), 1):.2f}",
         )
+    return table
+
+
+def _dropped(manifest: dict) -> Table:
+    """What was dropped, by reason: a row each, since the names of rules are long and many begin alike."""
+    table = Table("source", Column("dropped", justify="right", no_wrap=True), Column("reason", overflow="fold"))
+    for source in manifest["sources"]:
+        name = source["name"]
+        for reason, dropped in source["dropped"].items():
+            table.add_row(name, f"{dropped['documents']:,}", Text(reason))
+            name = ""
     return table
 
 

@@ -17,6 +17,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
 from gptjax.corpus.forms import FEW_LABELS, INNER_SEPARATOR, LABELLED, MOST_LABELS, SEPARATOR, sides_of, source_keys
 from gptjax.corpus.stages.base import CorpusStage
+from gptjax.corpus.stages.domains import domain_of, write_domains
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
 from gptjax.corpus.stages.verdicts import remaining
@@ -31,6 +32,8 @@ def survey(task: Task, folder: Path) -> dict:
     split (as `split_texts` takes it), characters (whether to count them); optional: lowest (how many draws to report),
     form, and sources: whether to write the hashes of all sources or texts, SPLIT.sources.npy.
 
+    Writes the domains of the documents, if they have addresses (domains.py).
+
     Reports documents and bytes that are left, the same by split (a document whose tail is held out is in both, with a
     part of its bytes in each), languages, licenses and lengths of the documents (histogram.py), and dropped: reason →
     [documents, bytes]; lowest: the lowest draws of the documents, ascending; labels: split → label → documents, for
@@ -41,7 +44,7 @@ def survey(task: Task, folder: Path) -> dict:
     documents: Counter[str] = Counter()
     size: Counter[str] = Counter()
     characters: Counter[str] = Counter()
-    languages, licenses, lengths = Histogram(), Histogram(), Histogram()
+    languages, licenses, lengths, domains = Histogram(), Histogram(), Histogram(), Histogram()
     labels: dict[str, Counter[str]] = {}
     split, form = task.options["split"], task.options.get("form")
     given = task.inputs.get("given", "")
@@ -54,6 +57,8 @@ def survey(task: Task, folder: Path) -> dict:
         languages.add(some.languages, sizes)
         licenses.add(some.licenses, sizes)
         lengths.add(map(reach, sizes), sizes)
+        named = [(domain, size_) for uri, size_ in zip(some.uris, sizes) if (domain := domain_of(uri))]
+        domains.add(*(zip(*named) if named else ((), ())))
         cut = sum(sizes)
         most = task.inputs["most_held_out"]
         hashes = source_keys(some.texts, split["by"]) if task.options.get("sources") else ()
@@ -76,6 +81,7 @@ def survey(task: Task, folder: Path) -> dict:
             dropped[reason] = [before[0] + number, before[1] + bytes_]
     for name, found in sources.items():
         np.save(folder / f"{name}.sources.npy", np.array(found, np.uint64))
+    write_domains(folder, domains)
     if task.options["characters"]:
         (folder / "characters.json").write_text(json.dumps(dict(sorted(characters.items()))))
     return {
@@ -94,7 +100,7 @@ def survey(task: Task, folder: Path) -> dict:
 class Survey(CorpusStage):
     """Counts what is left of every shard. With split.by = 'auto', tails are held out if there are too few documents."""
 
-    name, version, function = "survey", 5, staticmethod(survey)
+    name, version, function = "survey", 6, staticmethod(survey)
 
     def check(self, corpus: Corpus) -> None:
         """A single document cannot be divided by documents: this is known before it is read."""

@@ -71,7 +71,7 @@ class Remaining:
 
     Attributes:
       rows: int64 [documents], their rows in the shard; ids: uint64 [documents].
-      texts, languages, licenses: those of the documents.
+      texts, uris, languages, licenses: those of the documents.
       split_keys: uint64 [documents], equal for documents that must be in the same split: copies of each other, and
         parts of one document (but a part that has copies stays with those).
       dropped: reason → (documents, bytes) dropped between these documents, and passages left out of them.
@@ -80,6 +80,7 @@ class Remaining:
     rows: np.ndarray
     ids: np.ndarray
     texts: list[str]
+    uris: list[str]
     languages: list[str]
     licenses: list[str]
     split_keys: np.ndarray
@@ -95,7 +96,7 @@ def remaining(task: Task) -> Iterator[Remaining]:
     spans = _read_spans(task.path(task.inputs["spans"])) if task.inputs.get("spans") else {}
     tables = [pq.read_table(task.path(entry)) for entry in task.inputs["verdicts"]]
     set_aside = rows_set_aside(task.journal)
-    for first_row, batch in batches(task, ["id", "parent_id", "language", "license", "text"]):
+    for first_row, batch in batches(task, ["id", "parent_id", "uri", "language", "license", "text"]):
         reasons = np.full(len(batch), "", object)
         representatives = np.zeros(len(batch), np.uint64)
         for table in tables:
@@ -121,6 +122,7 @@ def remaining(task: Task) -> Iterator[Remaining]:
             rows=stay + first_row,
             ids=ids,
             texts=texts,
+            uris=kept["uri"].to_pylist(),
             languages=kept["language"].to_pylist(),
             licenses=kept["license"].to_pylist(),
             split_keys=_split_keys(texts, kept["parent_id"].to_numpy(), representatives[stay]),

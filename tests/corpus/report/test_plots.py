@@ -1,6 +1,6 @@
 """The card's plots with small values and with many bars."""
 
-from gptjax.corpus.report.plots import MOST, _draw_funnel
+from gptjax.corpus.report.plots import MOST, _draw_funnel, _short
 
 
 class Axes:
@@ -38,3 +38,9 @@ def test_the_bars_of_the_funnel_add_up():
     axes = Axes()
     _draw_funnel(axes, {"sources": [source]})
     assert abs(axes.sizes[0] - sum(axes.sizes[1:])) < 1e-9
+
+
+def test_labels_that_begin_alike_stay_different():
+    names = [f"a_module_of_my_own.rules:of_{'very_' * 9}long_names_{end}" for end in ("a", "b")]
+    labels = [_short(name) for name in names]
+    assert len(set(labels)) == 2 and max(map(len, labels)) < 60
