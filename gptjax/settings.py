@@ -281,6 +281,9 @@ class TrainingSettings(Section):
     kl_weight: NotNegative = 0.0  # grpo: weight of the divergence from the reference; 0: off, without a reference
     teacher: str = ""  # both distillations: the workdir of the run whose newest model is the teacher
     reference: str = ""  # preference, grpo: the workdir of the run whose model is the reference; "": that of init_from
+    # preference: compute the reference's log-probabilities once, before the first step, keep them in the run's folder,
+    # and free the reference's memory
+    reference_once: bool = False
     preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"  # preference: the loss (training/objectives/preference.py)
     preference_beta: Positive = 0.1  # preference: how strongly the model is held to the reference
     distillation_weight: UpToOne = 0.9  # distillation: weight of the divergence; the text's own loss has the rest

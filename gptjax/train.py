@@ -51,6 +51,7 @@ from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.best import BestScore
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
+from gptjax.training.columns import with_columns
 from gptjax.training.companions import COMPANIONS, NO_COMPANIONS, Companions, load_companions
 from gptjax.training.hardware import described, memory
 from gptjax.training.history import record_start
@@ -162,9 +163,14 @@ class TrainingRun:
         return None if self.validation is None else self.validation.identity()
 
     def accompanied(self, checkpoints: Checkpoints) -> TrainingRun:
-        """The run with the parameters of its companions on the devices."""
+        """The run with the parameters of its companions on the devices, or with what it reads of them once."""
+        trainer, saved, tokenizer_hash = self.plan.trainer, checkpoints.metadata(), self.data.tokenizer_hash
+        if not trainer.read_once:
+            return dataclasses.replace(self, companions=load_companions(trainer, saved, tokenizer_hash))
+        splits = {"train": self.data} | ({} if self.validation is None else {"validation": self.validation})
+        splits, companions = with_columns(trainer, self.workdir, splits, saved, tokenizer_hash, self.plan.rows_at_once)
         return dataclasses.replace(
-            self, companions=load_companions(self.plan.trainer, checkpoints.metadata(), self.data.tokenizer_hash)
+            self, companions=companions, data=splits["train"], validation=splits.get("validation")
         )
 
 

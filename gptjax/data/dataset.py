@@ -7,6 +7,7 @@ not depend on the number of training processes or loader processes. Grain runs t
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -14,7 +15,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -217,6 +218,7 @@ class Dataset:
       labels: the names of the labels of labelled texts.
       num_classes: the number of labels that a row may have; 0: rows have no labels.
       template: the fields of the chat template of conversations; empty for other forms.
+      num_stored: the number of windows from which a sample is chosen, over all sources.
       left_out: the number of pairs or conversations that are left out because they are longer than a row.
       truncated: the number of labelled texts or conversations that are longer than a row, which has only their
         beginning.
@@ -243,12 +245,14 @@ class Dataset:
         self._batch_size = batch_size
         self._repeats = repeats
         self._rewriting = rewriting
+        self._columns: Mapping[str, np.ndarray] = {}
         self._description = description if rewriting is None else {**description, "rewriting": rewriting.facts()}
         sizes = [len(part) for part in windows]
         self._order = order.TrainingOrder(sizes, weights, seed) if repeats else order.ValidationOrder(sizes)
 
         self.num_tokens = sum(source.num_tokens for source in sources)
-        self.num_windows = min(limit, sum(sizes)) if limit else sum(sizes)
+        self.num_stored = sum(sizes)
+        self.num_windows = min(limit, self.num_stored) if limit else self.num_stored
         self.steps_per_epoch = -(-self.num_windows // batch_size)
         self.vocab_size = sources[0].vocab_size
         self.eos_id = sources[0].eos_id
@@ -277,6 +281,21 @@ class Dataset:
         source_of, index = self._order(places[present])
         batch = self._gather(source_of, index, np.flatnonzero(present), len(rows))
         return batch if self._rewriting is None else self._rewriting(batch, places)
+
+    def stored(self, numbers_B: np.ndarray) -> Batch:
+        """The windows with these numbers, which count all windows from 0, source by source. For numbers from
+        `num_stored` on, rows are padding, as in `batch`."""
+        starts = self._starts()
+        present = numbers_B < self.num_stored
+        source_of = np.searchsorted(starts, numbers_B[present], side="right") - 1
+        return self._gather(source_of, numbers_B[present] - starts[source_of], np.flatnonzero(present), len(numbers_B))
+
+    def with_columns(self, columns: Mapping[str, np.ndarray]) -> Dataset:
+        """This split with further arrays in its batches: name → one value for each stored window, in the order of
+        `stored`. They are 0 in rows that are padding."""
+        made = copy.copy(self)
+        made._columns = dict(columns)
+        return made
 
     def spans(self, step: int, row: int) -> tuple[TokenSource, np.ndarray]:
         """Returns the origin of one row of a training batch: its source, and its spans, int64 [spans, 3].
@@ -348,8 +367,9 @@ class Dataset:
 
     def _gather(self, source_of: np.ndarray, index: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
         """Reads windows by source and index, and puts them into `num_rows` rows at `into`; other rows are zeros."""
+        columns = self._of_columns(source_of, index, into, num_rows)
         if len(into) == num_rows > 0 and (source_of == source_of[0]).all():
-            return self._windows[source_of[0]].gather(index)
+            return self._windows[source_of[0]].gather(index) | columns
         batch: Batch = {}
         for source, window in enumerate(self._windows):
             of_source = source_of == source
@@ -357,4 +377,15 @@ class Dataset:
                 continue
             for name, values in window.gather(index[of_source]).items():
                 batch.setdefault(name, np.zeros((num_rows, *values.shape[1:]), values.dtype))[into[of_source]] = values
+        return batch | columns
+
+    def _of_columns(self, source_of: np.ndarray, index: np.ndarray, into: np.ndarray, num_rows: int) -> Batch:
+        batch: Batch = {}
+        for name, values in self._columns.items():
+            batch[name] = np.zeros(num_rows, values.dtype)
+            batch[name][into] = values[self._starts()[source_of] + index]
         return batch
+
+    def _starts(self) -> np.ndarray:
+        """int64 [sources]: the number of windows in the sources before each."""
+        return np.cumsum([0, *(len(windows) for windows in self._windows)])[:-1]

@@ -12,6 +12,7 @@ ANSWER = "answer"  # int32 [B, T - S]: the tokens of the known answer
 REWARDS = "rewards"  # float32 [B, G]: of the texts that the model has written after a prompt
 LOGPROBS = "logprobs"  # float32 [B, G, T]: of their tokens, when they were written
 REJECTED = "rejected_"  # prefix of tokens, targets and weights of a preference's other answer
+REFERENCE = "reference_logprob"  # float32 [B]: of a preference's answer, by the reference, if computed once
 SOURCE = "source"  # int32 [B, S]: the tokens that an encoder reads
 SOURCE_SEGMENTS = "source_segments"
 SOURCE_POSITIONS = "source_positions"

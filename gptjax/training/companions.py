@@ -161,4 +161,5 @@ def load_companions(trainer: Trainer, saved: Mapping[str, Any] | None, tokenizer
         params, _ = load_params(folder, step, companion.params, ema=None, check=check, setting=field)
         return dataclasses.replace(companion, params=params)
 
-    return Companions({name: loaded(name, each) for name, each in trainer.companions.items()}, identity_of)
+    companions = trainer.companions | trainer.read_once
+    return Companions({name: loaded(name, each) for name, each in companions.items()}, identity_of)

@@ -51,7 +51,8 @@ class Trainer:
         `muon_learning_rate`.
       declared: the parameters' declarations, in a nested dict like theirs.
       abstract_state: the training state as shapes, each with its sharding.
-      companions: name → a model that the objective reads, its parameters as shapes with shardings.
+      companions: name → a model that the steps read, its parameters as shapes with shardings.
+      read_once: the same for models that are read only before the first step (`Objective.reads_companions_once`).
     """
 
     config: Settings
@@ -64,6 +65,7 @@ class Trainer:
     declared: dict[str, Any]
     abstract_state: TrainState
     companions: dict[str, Companion]
+    read_once: dict[str, Companion]
 
     def init(self, params: Any = None, part: str = "", grows: bool = False) -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.
@@ -190,7 +192,8 @@ def make_trainer(
         lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
     )
     companions = abstract_companions(config, objective.companions, mesh)
-    return Trainer(config, mesh, model, objective, optimizer, treatments, learning_rates, declared, placed, companions)
+    both = ({}, companions) if objective.reads_companions_once else (companions, {})
+    return Trainer(config, mesh, model, objective, optimizer, treatments, learning_rates, declared, placed, *both)
 
 
 def _on_host(shardings: Any, shapes: Any) -> Any:

@@ -90,6 +90,20 @@ class Objective(abc.ABC):
         return {}
 
     @property
+    def reads_companions_once(self) -> bool:
+        """Whether the companions are read by `columns` alone. Their memory is then free before the first step, and
+        neither `loss` nor `evaluation` gets them."""
+        return False
+
+    def columns(self, batch: Batch, **companions: Any) -> dict[str, jax.Array]:
+        """What later batches contain of the companions, [B] by name, computed once for each row of the data
+        (training/columns.py). `row_fields` has these arrays, too, but `batch` does not.
+
+        Called only if `reads_companions_once`.
+        """
+        return {}
+
+    @property
     def reads_own_base(self) -> bool:
         """Whether the loss reads the model without its adapters, as what the run started from."""
         return False

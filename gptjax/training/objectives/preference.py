@@ -12,14 +12,14 @@ from rich.text import Text
 
 from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
-from gptjax.data.keys import REJECTED, SEGMENTS, TARGETS, TOKENS, WEIGHTS
+from gptjax.data.keys import REFERENCE, REJECTED, SEGMENTS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.scores import ACCURACY, Score
-from gptjax.settings import TrainingSettings
+from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.logits import log_probabilities
 from gptjax.training.objectives.instruction import colored
 from gptjax.training.objectives.objective import Batch, Objective
-from gptjax.training.objectives.reference import companions_of, is_own_base, reference_of
+from gptjax.training.objectives.reference import companions_of, field_of, is_own_base, reference_of
 
 PREFERENCE_LOSS = Score("validation/loss", "validation loss (nats per preference)", "loss {:.4f}")
 MARGIN = Score("validation/margin", "margin of the chosen answer's reward", "margin {:.3f}", higher_is_better=True)
@@ -40,14 +40,24 @@ class Preference(Objective):
     The reference is the model that the run starts from (`training.init_from`), or another one (`training.reference`). A
     run that trains adapters alone needs no copy of it: its own parameters without the adapters are that model, also in
     the bits in which they are stored. Otherwise the reference is a companion, which reads every batch again: that is a
-    quarter of the products. Log-probabilities that are computed once beforehand would save this from the second epoch
-    on, but need a pass over all data before the first step, and a file that must fit the data and their order.
+    quarter of the products, and a second copy of the parameters. With `training.reference_once`, it reads all
+    preferences once, before the first step. This saves its memory, and its products from the second epoch on.
 
     A batch has tokens and targets int32 [B, T] and weights float32 [B, T] of the chosen and the
-    rejected answers (data/preferences.py). Its weight is the number of preferences.
+    rejected answers (data/preferences.py). Its weight is the number of preferences. With `training.reference_once`, it
+    also has the reference's log-probability of each answer, float32 [B].
     """
 
     scores = (PREFERENCE_LOSS, ACCURACY, MARGIN)
+
+    def __init__(self, config: Settings):
+        super().__init__(config)
+        model = config.model
+        if config.training.reference_once and is_own_base(config) and model.lora_base != "float32":
+            raise ConfigError(
+                f"training.reference_once: with model.lora_base = {model.lora_base!r}, the reference is the base "
+                "in these bits, which the model reads anyway; set training.reference_once=False, or training.reference"
+            )
 
     @property
     def windows(self) -> str:
@@ -59,11 +69,15 @@ class Preference(Objective):
 
     @property
     def companions(self) -> Mapping[str, str]:
-        return companions_of(self.config)
+        return field_of(self.config) if self.reads_companions_once else companions_of(self.config)
+
+    @property
+    def reads_companions_once(self) -> bool:
+        return self.config.training.reference_once
 
     @property
     def reads_own_base(self) -> bool:
-        return is_own_base(self.config)
+        return is_own_base(self.config) and not self.reads_companions_once
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config, tokens = self.config, 0 if split == "train" else self.config.evaluation.tokens
@@ -82,11 +96,10 @@ class Preference(Objective):
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         length, dtypes = self.config.data.sequence_length, {TOKENS: jnp.int32, TARGETS: jnp.int32, WEIGHTS: jnp.float32}
-        return {
-            f"{prefix}{name}": jax.ShapeDtypeStruct((length,), dtype)
-            for prefix in ("", REJECTED)
-            for name, dtype in dtypes.items()
-        }
+        fields = {name: jax.ShapeDtypeStruct((length,), dtype) for name, dtype in dtypes.items()}
+        if self.reads_companions_once:
+            fields[REFERENCE] = jax.ShapeDtypeStruct((), jnp.float32)
+        return {f"{prefix}{name}": field for prefix in ("", REJECTED) for name, field in fields.items()}
 
     def weight(self, batch: Batch) -> jax.Array:
         return _is_real(batch).sum()
@@ -96,13 +109,18 @@ class Preference(Objective):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Besides the loss, reports the rewards of both answers, their difference (margin), and the share of
         preferences in which the chosen answer has the higher reward (accuracy)."""
-        training = self.config.training
-        reference, reference_params = reference_of(self.config, model, params, companions)
-        both = {name: jnp.concatenate([batch[name], batch[REJECTED + name]]) for name in (TOKENS, TARGETS, WEIGHTS)}
+        training, both = self.config.training, _both_answers(batch)
         keys_B = None if dropout_keys_B is None else jnp.concatenate([dropout_keys_B, dropout_keys_B])
         own, statistics = self._log_probabilities(model, params, both, keys_B)
-        other, _ = self._log_probabilities(reference, reference_params, both, None)
-        chosen_B, rejected_B = jnp.split(training.preference_beta * (own - jax.lax.stop_gradient(other)), 2)
+        if self.reads_companions_once:
+            other = both[REFERENCE]
+        else:
+            reference, reference_params = reference_of(self.config, model, params, companions)
+            other, _ = self._log_probabilities(reference, reference_params, both, None)
+        ratio = own - jax.lax.stop_gradient(other)
+        if training.preference_loss == "ipo":
+            ratio /= jnp.maximum(both[WEIGHTS].sum(axis=-1), 1)
+        chosen_B, rejected_B = jnp.split(training.preference_beta * ratio, 2)
         real_B = _is_real(batch)
         loss = jnp.sum(real_B * preference_loss(chosen_B - rejected_B, training))
         figures = {
@@ -116,19 +134,20 @@ class Preference(Objective):
         auxiliary, more = self.auxiliary(first_half, batch)
         return loss if auxiliary is None else loss + auxiliary, jax.lax.stop_gradient(figures) | more
 
+    def columns(self, batch: Batch, **companions: Any) -> dict[str, jax.Array]:
+        reference = companions["reference"]
+        logs, _ = self._log_probabilities(reference.model, reference.params, _both_answers(batch), None)
+        return dict(zip((REFERENCE, REJECTED + REFERENCE), jnp.split(logs, 2)))
+
     def _log_probabilities(
         self, model: Any, params: Any, batch: Batch, dropout_keys_B: jax.Array | None
     ) -> tuple[jax.Array, Any]:
-        """The log-probability of each row's answer, float32 [2 B], and the model's statistics. For ipo, it is the mean
-        over the answer's tokens instead of the sum."""
+        """The log-probability of each row's answer, float32 [2 B], and the model's statistics."""
         x_BTD, statistics = model.apply(
             {"params": params}, batch[TOKENS], dropout_keys_B=dropout_keys_B, method="hidden"
         )
         logs_BT = log_probabilities(model, params, x_BTD, batch[TARGETS], self.config.training.loss_chunk)
-        sum_B = jnp.sum(batch[WEIGHTS] * logs_BT, axis=-1)
-        if self.config.training.preference_loss == "sigmoid":
-            return sum_B, statistics
-        return sum_B / jnp.maximum(batch[WEIGHTS].sum(axis=-1), 1), statistics
+        return jnp.sum(batch[WEIGHTS] * logs_BT, axis=-1), statistics
 
     def evaluation(self, model: Any, tokenizer: Tokenizer) -> Callable[..., dict[str, jax.Array]]:
         def sums(params: Any, batch: Batch, **companions: Any) -> dict[str, jax.Array]:
@@ -149,6 +168,11 @@ def preference_loss(margin_B: jax.Array, training: TrainingSettings) -> jax.Arra
         return jnp.square(margin_B / training.preference_beta - 1 / (2 * training.preference_beta))
     wrong = training.label_smoothing
     return -(1 - wrong) * jax.nn.log_sigmoid(margin_B) - wrong * jax.nn.log_sigmoid(-margin_B)
+
+
+def _both_answers(batch: Batch) -> Batch:
+    """The rows of the chosen answers, then those of the rejected ones: [2 B, …]."""
+    return {name: jnp.concatenate([batch[name], batch[REJECTED + name]]) for name in batch if REJECTED + name in batch}
 
 
 def _is_real(batch: Batch) -> jax.Array:

@@ -20,8 +20,11 @@ def is_own_base(config: Settings) -> bool:
 
 def companions_of(config: Settings) -> Mapping[str, str]:
     """The companions of an objective with a reference, as `Objective.companions` has them."""
-    if is_own_base(config):
-        return {}
+    return {} if is_own_base(config) else field_of(config)
+
+
+def field_of(config: Settings) -> Mapping[str, str]:
+    """The name of the reference, and the field that names its run, in a run that reads it as a companion."""
     return {"reference": "training.reference" if config.training.reference else "training.init_from"}
 
 

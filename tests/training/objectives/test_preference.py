@@ -1,5 +1,6 @@
 """DPO learns preferences: its losses are TRL's, its figures NumPy's, and every mesh computes the same."""
 
+import gc
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import write_prepared
 from scipy.special import log_softmax
-from training_runs import losses_and_scores, train_run
+from training_runs import losses_and_scores, train_opened, train_run
 
 from gptjax import train as command
 from gptjax.config import ConfigError, default, to_json
@@ -19,6 +20,7 @@ from gptjax.model.families import family_of
 from gptjax.model.int8 import Int8, widened
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import ByteTokenizer
+from gptjax.training.columns import FILE
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.preference import preference_loss
@@ -78,13 +80,16 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
         np.testing.assert_allclose(figures[name], values.sum(), rtol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("base", ["float32", "int8"])
+@pytest.mark.parametrize("base", [pytest.param("float32", marks=pytest.mark.exhaustive), "int8"])
 def test_adapters_are_compared_with_their_own_base(tiny_config, base):
     """The figures are those of a separate reference, and there is no second model; but if more is trained, there is."""
     fields = {"training__objective": "preference", "model__lora_rank": 2, "training__init_from": "base"}
     config = tiny_config(**fields, model__lora_alpha=2.0, model__lora_base=base)
     objective, family = make_objective(config), family_of(config.model)
     assert not objective.companions and objective.reads_own_base
+    if base == "int8":
+        with pytest.raises(ConfigError, match=r"training.reference_once: with model.lora_base = 'int8'"):
+            make_objective(tiny_config(**fields, model__lora_base=base, training__reference_once=True))
     draw = np.random.default_rng(0)
     start = jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), family.init_params(jax.random.key(0)))
     flat = flatten_dict(lora.completed(family.declarations, lora.base_of(start), jax.random.key(1)))
@@ -144,6 +149,34 @@ def config_of(folder, **fields):
     return config
 
 
+def assert_same_with_a_reference_that_is_read_once(config, plain, folder):
+    """A run that computes the reference's log-probabilities once has the losses and scores of the run `plain`,
+    continues exactly, and has one copy of the parameters, also in its compiled step."""
+    once = config_of(folder, **config, training__reference_once=True, logging__plots=False)
+    run = train_run(once, folder / "once")
+    found = losses_and_scores(folder / "once")
+    for own, other in zip(found, losses_and_scores(folder / "run"), strict=True):
+        jax.tree.map(lambda a, b: a == b or np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), own, other)
+    size, other_size = (each.plan.compiled_step[0].memory_analysis().argument_size_in_bytes for each in (run, plain))
+    shards = [x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(run.plan.abstract_state.params)]
+    rows_on_device = 16 // 4
+    assert other_size - size == 4 * sum(map(np.prod, shards)) - 8 * rows_on_device
+
+    shutil.rmtree(folder / "once" / "checkpoints" / "6")
+    stored = (folder / "once" / FILE).read_bytes()
+    (folder / "once" / FILE).write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    run = command.open_run(once, folder / "once")
+    gc.collect()
+    before = sum(array.nbytes for array in jax.live_arrays())
+    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+        again = run.accompanied(checkpoints)
+    gc.collect()
+    assert not again.companions.models and sum(array.nbytes for array in jax.live_arrays()) == before
+    assert (folder / "once" / FILE).read_bytes() == stored
+    train_opened(run)
+    assert losses_and_scores(folder / "once") == found
+
+
 def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
     eos, draw = ByteTokenizer().eos_id, np.random.default_rng(0)
     sides = []
@@ -164,8 +197,9 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
     )
     train_run(base, tmp_path / "base")
 
-    config = config_of(tmp_path, mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2)
-    train_run(config, tmp_path / "run")
+    mesh = dict(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, training__gradient_accumulation_steps=2)
+    config = config_of(tmp_path, **mesh)
+    run = train_run(config, tmp_path / "run")
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "train/loss" in row]
     # A model that is still the reference has no margin.
     assert rows[0]["train/loss"] == pytest.approx(np.log(2), abs=1e-5) and abs(rows[0]["train/margin"]) < 1e-5
@@ -180,6 +214,8 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
     train_run(config, tmp_path / "run")
     assert losses_and_scores(tmp_path / "run") == whole
+
+    assert_same_with_a_reference_that_is_read_once(mesh, run, tmp_path)
 
     lora_fields = dict(model__lora_rank=2, model__lora_alpha=2.0, training__duration="1 step")
     own = train_run(config_of(tmp_path, **lora_fields), tmp_path / "lora")
