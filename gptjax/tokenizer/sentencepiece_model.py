@@ -11,10 +11,9 @@ import sentencepiece
 from gptjax.config import ConfigError
 from gptjax.tokenizer.interface import CONTROL_TOKENS, REPLACEMENT, Tokenizer
 from gptjax.tokenizer.sentencepiece_file import settings, with_control_tokens, without_dummy_prefix
+from gptjax.tokenizer.words import WordEncoder, word_pattern
 
 SPACE_MARK = "\u2581"  # '▁': SentencePiece represents a space by it
-_GOES_ON = re.compile("\n[^\n]")  # a newline, and the first character of the next line
-SEGMENT = 1 << 12  # characters that SentencePiece encodes at once; short segments stay in the CPU's cache
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -45,13 +44,11 @@ class SentencePieceTokenizer(Tokenizer):
         # Text that the model rewrites, or has no token for, is lost. With byte fallback every character has tokens.
         self.lossless = not (stated.rewrites or stated.removes_spaces or self._suffix) and stated.marks_spaces
         self.lossless &= sum(model.is_byte(i) for i in range(len(pieces))) == 256
-        # BPE only joins neighbours that form a piece of the vocabulary. If no piece continues after a newline, no token
-        # does, and cutting a text there changes nothing. Unigram scores whole texts, and cutting changes the rounding.
-        self._cut = self.lossless and self.kind == "bpe" and not any(map(_GOES_ON.search, pieces))
         self._space_mark_ids = [model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_MARK.encode()]
         self._continued = model  # encodes the text after a cut
         if self._prefix:
             self._continued = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(file_bytes))
+        self._words = self._word_encoder(pieces) if self.lossless and self.kind == "bpe" else None
 
     def with_controls(self, names: Sequence[str]) -> SentencePieceTokenizer:
         return SentencePieceTokenizer(with_control_tokens(self.file_bytes, names))
@@ -69,34 +66,36 @@ class SentencePieceTokenizer(Tokenizer):
         text = super().decode(ids)
         return text.removesuffix(" ") if self._suffix else text
 
+    def _word_encoder(self, pieces: list[str]) -> WordEncoder:
+        model = self._model
+        others = {i for i in range(len(pieces)) if model.is_control(i) or model.is_unknown(i) or model.is_byte(i)}
+        pattern = word_pattern(piece.replace(SPACE_MARK, " ") for i, piece in enumerate(pieces) if i not in others)
+        return WordEncoder(pattern, self._encode_words, known={SPACE_MARK: self._space_mark_ids})
+
+    def _encode_words(self, words: Sequence[str], threads: int) -> list[list[int]]:
+        return self._continued.encode([word.encode() for word in words], num_threads=threads)
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        # Long documents are cut where no token can cross, so that several threads can share one document.
+        if self._words is not None:
+            return [self._words.ids(self._begun(text), self.threads) for text in texts]
         segments = [self._segments(text) for text in texts]
         first = self._encode([parts[0] for parts in segments], self._model)
         rest = iter(self._encode([part for parts in segments for part in parts[1:]], self._continued))
         return [self._join([ids, *(next(rest) for _ in parts[1:])], parts) for ids, parts in zip(first, segments)]
 
+    def _begun(self, text: str) -> str:
+        """The text with the space that some models add before it."""
+        return f" {text}" if self._prefix and text and text[0] != SPACE_MARK else text
+
     def _encode(self, texts: list[str], model: sentencepiece.SentencePieceProcessor) -> list[list[int]]:
         return model.encode([text.encode() for text in texts], num_threads=self.threads) if texts else []
 
     def _segments(self, text: str) -> list[str]:
-        """Splits `text` at each literal '▁', and after newlines if that does not change the ids."""
-        parts = re.split(f"({SPACE_MARK})", text) if self.lossless and SPACE_MARK in text else [text]
-        if self._cut:
-            parts = [piece for part in parts for piece in _cut_after_newlines(part, SEGMENT)]
-        return parts
+        """Splits `text` at each literal '▁' if the model is lossless otherwise."""
+        return re.split(f"({SPACE_MARK})", text) if self.lossless and SPACE_MARK in text else [text]
 
     def _join(self, ids: list[list[int]], parts: list[str]) -> np.ndarray:
         if len(parts) == 1:
             return np.asarray(ids[0], np.int32)
         ids = [self._space_mark_ids if part == SPACE_MARK else i for i, part in zip(ids, parts)]
         return np.concatenate([np.asarray(i, np.int32) for i in ids])
-
-
-def _cut_after_newlines(text: str, size: int) -> list[str]:
-    """Splits `text` into parts of about `size` characters or more, each cut before the first character of a line."""
-    parts, start = [], 0
-    while len(text) - start > size and (found := _GOES_ON.search(text, start + size)):
-        parts.append(text[start : found.end() - 1])
-        start = found.end() - 1
-    return [*parts, text[start:]] if parts else [text]

@@ -1,18 +1,19 @@
 import random
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 from hostile_texts import HOSTILE, hostile_corpus
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sentencepiece_models import FOREIGN, GEMMA, LLAMA, TEXT, sentencepiece_model
+from sentencepiece_models import FOREIGN, LLAMA, TEXT, sentencepiece_model
 
 from gptjax.config import ConfigError
-from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, load
-from gptjax.tokenizer import sentencepiece_model as tokenizers
+from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, load, words
 from gptjax.tokenizer.training import train_sentencepiece
+from gptjax.tokenizer.words import word_pattern
 
 BPE = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)
 BYTE = ByteTokenizer()
@@ -43,24 +44,24 @@ def test_any_text_is_decoded_unchanged(tokenizer, text):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(anything, max_size=4), st.integers(1, 30))
-def test_cutting_long_texts_changes_no_token(texts, size):
-    before, tokenizers.SEGMENT = tokenizers.SEGMENT, size
-    try:
-        cut = BPE.encode_batch(texts)
-    finally:
-        tokenizers.SEGMENT = before
-    whole = [BPE.encode(text) for text in texts]
-    assert [ids.tolist() for ids in cut] == whole
-    for text, ids in zip(texts, whole):  # SentencePiece itself agrees where it is lossless
-        if "▁" not in text:
-            assert ids == BPE._model.encode(text)
+@given(st.lists(anything, max_size=4), st.integers(1, 30), st.integers(0, 20))
+def test_words_that_are_encoded_once_have_the_ids_of_the_whole_text(texts, block, most):
+    with mock.patch.multiple("gptjax.tokenizer.words", BLOCK=block, MOST_CHARACTERS=most):
+        encoded = BPE.encode_batch(texts)
+        for text, ids in zip(texts, encoded):
+            assert "".join(word for words in BPE._words.words(text) for word in words) == text
+            if "▁" not in text:
+                assert ids.tolist() == BPE._model.encode(text)
 
 
-def test_long_texts_are_cut():
-    text = "a line of text\n" * 10_000
-    assert max(map(len, BPE._segments(text))) < tokenizers.SEGMENT + 100
-    assert "".join(BPE._segments(text)) == text
+def test_a_word_is_encoded_once():
+    own = SentencePieceTokenizer(BPE.file_bytes)
+    with mock.patch.object(own._words, "_encode", wraps=own._words._encode) as encode:
+        own.encode_batch(["def one(two):\n    return 12\n", "    return two"])
+        again = own.encode_batch(["    return one(two): def\n"])
+    asked = [word for call in encode.call_args_list for word in call.args[0]]
+    assert sorted(asked) == sorted({"def", " one(two):", "\n", "    return", " ", "1", "2", " two", " def"})
+    assert own.decode(again[0]) == "    return one(two): def\n"
 
 
 @LOSSLESS
@@ -124,7 +125,7 @@ def test_a_given_model_encodes_as_sentencepiece_does_and_text_is_decoded_unchang
 ):
     tokenizer = sentencepiece_model(kind, **options)
     assert (tokenizer.kind, tokenizer.lossless) == (kind, lossless)
-    monkeypatch.setattr(tokenizers, "SEGMENT", 50)
+    monkeypatch.setattr(words, "BLOCK", 50)
     texts = hostile_corpus(seed=len(kind))
     assert len(texts) > 2000 and max(map(len, texts)) > 10_000
     changed = 0
@@ -136,11 +137,10 @@ def test_a_given_model_encodes_as_sentencepiece_does_and_text_is_decoded_unchang
     assert lossless or any(tokenizer.decode(tokenizer.encode(text)) == text for text in ("a b", "def"))
 
 
-def test_a_space_before_every_text_is_added_once_to_a_text_in_segments():
+def test_a_space_before_every_text_is_added_once():
     llama = sentencepiece_model("bpe", **LLAMA)
     assert llama.decode(llama.encode("a▁b")) == "a▁b" and llama.decode(llama.encode("▁ b")) == "▁ b"
     text = "a line of text\n\n" * 10_000
-    assert len(llama._segments(text)) > 10, "threads share a long document"
     assert llama.decode_bytes(llama.encode(text)) == b" " + text.encode(), "one space for the whole document"
 
 
@@ -152,12 +152,18 @@ def test_texts_for_unigram_models_are_not_cut():
     assert unigram.encode("".join(lines)) == unigram._model.encode("".join(lines))
 
 
-def test_texts_are_not_cut_at_newlines_within_tokens(monkeypatch):
-    monkeypatch.setattr(tokenizers, "SEGMENT", 1)
-    kind, options, _ = FOREIGN["newlines within tokens"]
-    assert len(sentencepiece_model(kind, **options)._segments("a\nb\nx")) == 1
-    gemma = sentencepiece_model("bpe", **GEMMA)
-    assert gemma._segments("a\n\nb\n") == ["a\n\n", "b\n"] and len(gemma.encode("\n\n")) == 1
+def words_of(pieces, text):
+    return word_pattern(pieces).findall(text)
+
+
+def test_the_pieces_of_a_model_decide_where_its_words_end():
+    assert words_of(["ab", " a", "   "], "ab ab  ba c1  ") == ["ab", " ab", "  ba", " ", "c", "1", "  "]
+    assert words_of(["ab", "a b"], "ab ab\nb a") == ["ab ab", "\n", "b a"], "a token may contain a space"
+    assert words_of(["a ", "b"], "a ab b") == ["a a", "b", " ", "b"], "or end with one"
+    assert words_of(["ab", "\n\n"], "a\n\n\nb") == ["a", "\n\n\n", "b"]
+    assert words_of(["ab", "\na"], "a\nb\n") == ["a\nb\n"], "or contain a newline"
+    assert words_of([], "a  b") == ["a", "  ", "b"]
+    assert words_of(["^a", "]-", "\\["], "^]-\\[a1") == ["^]-\\[a", "1"]
 
 
 @pytest.mark.parametrize(
