@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,15 @@ import scipy.sparse
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
-from gptjax.corpus.duplicates.join import candidate_edges, distinct, equal_keys, pack, unpack
-from gptjax.corpus.duplicates.nodes import Earlier, Nodes, SketchedShard
+from gptjax.corpus.duplicates.join import Groups, candidate_edges, distinct, equal_keys, pack, unpack
+from gptjax.corpus.duplicates.nodes import Documents, Earlier, Nodes, SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch
-from gptjax.corpus.duplicates.verify import SetFolder, jaccard, unique_shingles, write_sets
+from gptjax.corpus.duplicates.verify import SetFolder, index_sets, jaccard, unique_shingles, write_sets
 
 SCOPES = ("global", "source")
 RESEMBLING = ("kept", "chain")
 EDGES_AT_ONCE = 1 << 13  # compared in one call
+FEW = 1 << 12  # documents and edges that are compared sooner than processes start
 
 KINDS = ("kept", "exact", "near")
 CLUSTERS_SCHEMA = pyarrow.schema(
@@ -51,7 +52,8 @@ class Search:
       resembling: 'kept': of a cluster, a document goes only if it is similar to one that stays, so several may stay;
         'chain': only the representative stays, however little the other end of a chain of copies resembles it. Without
         verification it is always 'chain'.
-      memory_megabytes: for the join of keys, in addition to about 60 bytes per document.
+      memory_megabytes: for the join of keys, in addition to two bytes per document and about 100 per document that
+        shares a key with another one.
     """
 
     threshold: float = 0.8
@@ -98,18 +100,16 @@ def find_duplicates(
     Raises:
       ConfigError: the sketches were made with different options.
     """
-    nodes = Nodes(shards, search.scope, search.sources, earlier)
-    memory = search.memory_megabytes << 20
-    leaders = _exact_leaders(nodes, folder, memory)
-    numbers = np.arange(len(nodes), dtype=np.uint32)
-    followers = np.flatnonzero(leaders != numbers)
-    bands = (nodes.band_keys(band, leaders == numbers) for band in range(nodes.sketch.bands))
-    candidates = candidate_edges(bands, len(nodes), folder, memory)
+    documents = Documents(shards, search.scope, search.sources, earlier)
+    with tempfile.TemporaryDirectory(prefix="groups-", dir=folder) as groups:
+        nodes, leaders, candidates = _candidates(documents, Path(groups), search.memory_megabytes << 20)
+    followers = np.flatnonzero(leaders != np.arange(len(nodes), dtype=np.uint32))
     candidates = candidates[unpack(candidates)[1] >= nodes.first_new]  # earlier pairs have their verdicts
     fixed = [nodes.settled_edges(), pack(leaders[followers], followers)]
+    counts = {"documents": len(documents) - documents.first_new}
     if not search.verify:
         cluster = components(np.concatenate([*fixed, candidates]), len(nodes))
-        return _write(nodes, cluster, leaders, None, folder) | {"candidate_pairs": len(candidates)}
+        return counts | _write(nodes, cluster, leaders, None, folder) | {"candidate_pairs": len(candidates)}
     with tempfile.TemporaryDirectory(prefix="sets-", dir=folder) as sets:
         near = candidates[_compare(candidates, nodes, search.threshold, Path(sets), parallel) >= search.threshold]
         cluster = components(np.concatenate([*fixed, near]), len(nodes))
@@ -123,16 +123,51 @@ def find_duplicates(
         of_pairs[apart] = _compare(pairs[apart], nodes, 0, Path(sets), parallel)
         similarity = np.ones(len(nodes), np.float32)
         similarity[new] = of_pairs[pair_of_node]
-    counts = {"candidate_pairs": len(candidates), "near_pairs": len(near)}
-    return _write(nodes, cluster, leaders, similarity, folder) | counts
+    pairs_found = {"candidate_pairs": len(candidates), "near_pairs": len(near)}
+    return counts | _write(nodes, cluster, leaders, similarity, folder) | pairs_found
 
 
-def _exact_leaders(nodes: Nodes, folder: Path, memory: int) -> np.ndarray:
-    """uint32 [nodes]: the first of each document's exact copies, which may be the document itself."""
+def _candidates(documents: Documents, folder: Path, memory: int) -> tuple[Nodes, np.ndarray, np.ndarray]:
+    """(the documents that share a key with another one; uint32 [nodes], the first of each one's exact copies, which may
+    be the document itself; packed edges between documents to compare).
+
+    Keys are joined for rows, and only then is it known which documents are nodes: groups wait in files for their
+    numbers.
+    """
+    total = len(documents)
+    exact, near = Groups(folder, "exact"), Groups(folder, "near")
+    for members, starts in equal_keys(documents.exact_keys(), total, folder, memory):
+        exact.append(members, starts)
+    copies, firsts = _exact_copies(documents, exact)
+    taking_part, linked = np.ones(total, bool), np.zeros(total, bool)
+    taking_part[copies] = False
+    for band in range(documents.sketch.bands):
+        for members, starts in equal_keys(documents.band_keys(band, taking_part), total, folder, memory):
+            near.append(members, starts)
+            linked[members] = True
+    for rows in (copies, firsts, documents.settled_rows()):
+        linked[rows] = True
+    nodes = Nodes(documents, np.flatnonzero(linked).astype(np.uint32))
     leaders = np.arange(len(nodes), dtype=np.uint32)
-    for members, starts in equal_keys(nodes.exact_keys(), len(nodes), folder, memory):
-        leaders[members] = np.repeat(members[starts], np.diff(starts, append=len(members)))
-    return leaders
+    leaders[nodes.of(copies)] = nodes.of(firsts)
+    return nodes, leaders, candidate_edges(nodes.groups(near))
+
+
+def _exact_copies(documents: Documents, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """uint32 [copies] each: the rows of exact copies, and of the first of each one's group."""
+    nothing = np.zeros(0, np.uint32)
+    rows = np.sort(np.concatenate([nothing, *(members for members, _ in groups)]))
+    ordered = documents.by_precedence(rows)
+    rank = np.empty(len(rows), np.uint32)
+    rank[np.searchsorted(rows, ordered)] = np.arange(len(rows), dtype=np.uint32)
+    copies, firsts = [nothing], [nothing]
+    for members, starts in groups:
+        if len(members):
+            best = np.minimum.reduceat(rank[np.searchsorted(rows, members)], starts)
+            first = np.repeat(ordered[best], np.diff(starts, append=len(members)))
+            copies.append(members[members != first])
+            firsts.append(first[members != first])
+    return np.concatenate(copies), np.concatenate(firsts)
 
 
 def components(edges: np.ndarray, nodes: int) -> np.ndarray:
@@ -182,30 +217,31 @@ def _around_kept(
 def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:
     """float32 [edges]: exact similarities. Shingle sets that `sets` lacks are made from the documents first."""
     wanted = np.setdiff1d(distinct(np.concatenate(unpack(edges))), SetFolder(sets).nodes, assume_unique=True)
-    work = list(nodes.rows_by_shard(wanted))
-    written = len(list(sets.iterdir()))
-    paths = [sets / f"{written + number:08d}.npy" for number in range(len(work))]
-    if work:
+    parallel = map if len(wanted) + len(edges) < FEW else parallel
+    if work := list(nodes.rows_by_shard(wanted)):
+        names = itertools.count(len(list(sets.glob("*.sets"))))
+        paths = [sets / f"{number:08d}.sets" for number in itertools.islice(names, len(work))]
         shards, members, rows = zip(*work)
         files = [shard.documents for shard in shards]
         for _ in parallel(_write_shard_sets, paths, files, members, rows, itertools.repeat(nodes.sketch)):
             pass
+        index_sets(sets)
     blocks = [edges[start : start + EDGES_AT_ONCE] for start in range(0, len(edges), EDGES_AT_ONCE)]
     found = parallel(_jaccard_in_folder, blocks, itertools.repeat(sets), itertools.repeat(threshold))
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 
 def _write_shard_sets(path: Path, documents: Path, members: np.ndarray, rows: np.ndarray, sketch: Sketch) -> None:
-    """The shingle sets of some rows of one shard; members uint32 [rows] are their nodes."""
-    flats, counts = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
-    first_row = 0
-    for batch in read_documents(documents, ["text"]):
-        here = rows[(rows >= first_row) & (rows < first_row + batch.num_rows)] - first_row
-        flat, offsets = unique_shingles(batch["text"].take(here).to_pylist(), sketch.ngram, sketch.unit)
-        flats.append(flat)
-        counts.append(np.diff(offsets))
-        first_row += batch.num_rows
-    write_sets(path, members, np.concatenate(flats), np.cumsum(np.concatenate(counts)))
+    """The shingle sets of some rows of one shard, which ascend; members uint32 [rows] are their nodes."""
+
+    def sets() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first_row = 0
+        for batch in read_documents(documents, ["text"]):
+            here = rows[(rows >= first_row) & (rows < first_row + batch.num_rows)] - first_row
+            yield unique_shingles(batch["text"].take(here).to_pylist(), sketch.ngram, sketch.unit)
+            first_row += batch.num_rows
+
+    write_sets(path, members, sets())
 
 
 def _jaccard_in_folder(edges: np.ndarray, folder: Path, threshold: float) -> np.ndarray:
@@ -243,7 +279,6 @@ def _write(nodes: Nodes, cluster: np.ndarray, leaders: np.ndarray, similarity: n
     pyarrow.parquet.write_table(pyarrow.table(columns, DROPS_SCHEMA), folder / "drops.parquet", compression="zstd")
     clusters = distinct(cluster[listed])
     return {
-        "documents": len(nodes) - nodes.first_new,
         "clusters": len(clusters),
         "cluster_sizes": _sizes(sizes[clusters]),
         "exact_dropped": int(np.count_nonzero(kinds == 1)),

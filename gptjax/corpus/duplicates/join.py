@@ -40,16 +40,37 @@ def equal_keys(chunks: Chunks, total: int, folder: Path, memory: int) -> Iterato
             nodes_path.unlink()
 
 
-def candidate_edges(bands: Iterable[Chunks], total: int, folder: Path, memory: int) -> np.ndarray:
-    """Edges between documents that share a key in any band: uint64 [edges], packed (see `pack`), ascending, unique.
+class Groups:
+    """Groups of documents with equal keys, as equal_keys gives them, in two files."""
 
-    Args:
-      bands: the (keys, nodes) of one band after the other; total: documents at most; folder, memory: see equal_keys.
+    def __init__(self, folder: Path, name: str):
+        self._members, self._sizes = folder / f"{name}.members", folder / f"{name}.sizes"
+        self._counts: list[tuple[int, int]] = []  # members and groups of each part
+
+    def append(self, members: np.ndarray, starts: np.ndarray) -> None:
+        for path, values in ((self._members, members), (self._sizes, np.diff(starts, append=len(members)))):
+            with open(path, "ab") as file:
+                values.astype(np.uint32).tofile(file)
+        self._counts.append((len(members), len(starts)))
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(members, starts) of each part."""
+        if not self._counts:
+            return
+        with open(self._members, "rb") as members, open(self._sizes, "rb") as sizes:
+            for number, groups in self._counts:
+                ends = np.cumsum(np.fromfile(sizes, np.uint32, groups), dtype=np.int64)
+                yield np.fromfile(members, np.uint32, number), np.concatenate([[0], ends])[:-1]
+
+
+def candidate_edges(groups: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Edges between documents of a group: uint64 [edges], packed (see `pack`), ascending, unique.
+
+    groups: (members, starts), members ascending within each group.
     """
     edges = np.zeros(0, np.uint64)
-    for chunks in bands:
-        for members, starts in equal_keys(chunks, total, folder, memory):
-            edges = distinct(np.concatenate([edges, linear_edges(members, starts)]))
+    for members, starts in groups:
+        edges = distinct(np.concatenate([edges, linear_edges(members, starts)]))
     return edges
 
 

@@ -1,12 +1,12 @@
-"""The documents of all shards as numbered nodes, with their keys: what the search holds in memory.
+"""The documents of all shards with their keys, and as numbered nodes those that share a key with another one.
 
-Documents are numbered by precedence, so that the representative of a cluster has its smallest number, and nothing
-depends on the order in which documents were read.
+Nodes are numbered by precedence, so that the representative of a cluster has its smallest number, and nothing depends
+on the order in which documents were read. Only nodes are held in memory; columns of all documents are read by shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.corpus.duplicates.join import Chunks, pack
-from gptjax.corpus.duplicates.sketch import Sketch, Sketches
+from gptjax.corpus.duplicates.sketch import COLUMNS, Sketch, Sketches
 
 EARLIER_KEPT, EARLIER_DROPPED, NEW = range(3)
 
@@ -39,14 +39,14 @@ class Earlier:
     clusters: Sequence[Path]
 
 
-class Nodes:
-    """Documents numbered by precedence, so that earlier ones have the smallest numbers.
+class Documents:
+    """All documents, numbered in the order of the shards: rows. Columns are read when they are needed, by shard.
 
     Attributes:
       shards: the earlier ones, then the new ones.
       sketch: how all of them were hashed.
-      ids: uint64 [nodes].
       first_new: the number of earlier documents.
+      verdicts: (ids, ids of their representatives) of each earlier corpus.
     """
 
     def __init__(self, shards: Sequence[SketchedShard], scope: str, sources: Sequence[str], earlier: Earlier | None):
@@ -57,38 +57,117 @@ class Nodes:
         self._scope = scope
         self._offsets = np.cumsum([0, *(sketches.documents for sketches in self._sketches)])
         self.first_new = int(self._offsets[len(before)])
-        ids = self._of_all("ids")
-        verdicts = [_ids_of_clusters(path) for path in (earlier.clusters if earlier else ())]
-        standing = np.full(len(ids), NEW, np.int8)
-        standing[: self.first_new] = EARLIER_KEPT
-        for members, representatives in verdicts:
+        self.verdicts = [_ids_of_clusters(path) for path in (earlier.clusters if earlier else ())]
+        names = {name for sketches in self._sketches for name in sketches.sources}
+        self._ranks = {name: rank for rank, name in enumerate([*sources, *sorted(names - set(sources))])}
+
+    def __len__(self) -> int:
+        return int(self._offsets[-1])
+
+    def exact_keys(self) -> Chunks:
+        """(hashes, rows) of all documents, shard by shard; equal for exact copies in scope."""
+        for sketches, rows in self._by_shard():
+            yield sketches["exact"] ^ self._salt(sketches), rows
+
+    def band_keys(self, band: int, taking_part: np.ndarray) -> Chunks:
+        """(keys, rows) of one band, shard by shard, for documents with shingles that take part (bool [documents])."""
+        for sketches, rows in self._by_shard():
+            chosen = sketches["shingled"] & taking_part[rows]
+            yield (sketches.keys(band) ^ self._salt(sketches))[chosen], rows[chosen]
+
+    def column(self, rows: np.ndarray, name: str) -> np.ndarray:
+        """A column of some rows, which ascend."""
+        return self._of_rows(rows, lambda sketches: sketches[name], COLUMNS[name])
+
+    def by_precedence(self, rows: np.ndarray) -> np.ndarray:
+        """These rows, which ascend, in the order of `precedence`."""
+        ids = self.column(rows, "ids")
+        standing = np.full(len(rows), NEW, np.int8)
+        earlier = np.searchsorted(rows, self.first_new)
+        standing[:earlier] = EARLIER_KEPT
+        for members, representatives in self.verdicts:
             dropped = members[members != representatives]
-            standing[: self.first_new][np.isin(ids[: self.first_new], dropped)] = EARLIER_DROPPED
-        order = precedence(standing, self._source_ranks(sources), self._of_all("lengths"), ids)
-        self.ids = ids[order]
-        self._row_of_node = order.astype(np.uint32)
-        self._node_of_row = np.empty(len(ids), np.uint32)
-        self._node_of_row[order] = np.arange(len(ids), dtype=np.uint32)
-        self._verdicts = verdicts
+            standing[:earlier][np.isin(ids[:earlier], dropped)] = EARLIER_DROPPED
+        ranks = self._of_rows(rows, lambda sketches: _values(sketches, self._ranks.__getitem__, np.int32), np.int32)
+        return rows[precedence(standing, ranks, self.column(rows, "lengths"), ids)]
+
+    def settled_rows(self) -> np.ndarray:
+        """The rows of earlier documents that have copies, as the earlier searches found them."""
+        listed = [ids for verdict in self.verdicts for ids in verdict]
+        known = np.unique(np.concatenate([np.zeros(0, np.uint64), *listed]))
+        found = [np.zeros(0, np.uint32)]
+        for sketches, rows in self._by_shard():
+            if len(rows) and rows[0] < self.first_new:
+                found.append(rows[np.isin(sketches["ids"], known)])
+        return np.concatenate(found)
+
+    def places(self, rows: np.ndarray) -> Iterator[tuple[SketchedShard, slice, np.ndarray]]:
+        """(shard, which of `rows` it holds, their rows in its Parquet file) for rows that ascend."""
+        for number, here, within in self._cut(rows):
+            yield self.shards[number], here, self._sketches[number]["rows"][within]
+
+    def _by_shard(self) -> Iterator[tuple[Sketches, np.ndarray]]:
+        for sketches, start, end in zip(self._sketches, self._offsets[:-1], self._offsets[1:]):
+            yield sketches, np.arange(start, end, dtype=np.uint32)
+
+    def _cut(self, rows: np.ndarray) -> Iterator[tuple[int, slice, np.ndarray]]:
+        """(number of the shard, which of `rows` it holds, their places in it) for each shard that holds any."""
+        cuts = np.searchsorted(rows, self._offsets)
+        for number, (start, end) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist())):
+            if start < end:
+                yield number, slice(start, end), rows[start:end].astype(np.int64) - self._offsets[number]
+
+    def _of_rows(self, rows: np.ndarray, column: Callable[[Sketches], np.ndarray], dtype: type) -> np.ndarray:
+        found: np.ndarray = np.empty(len(rows), dtype)
+        for number, here, within in self._cut(rows):
+            found[here] = column(self._sketches[number])[within]
+        return found
+
+    def _salt(self, sketches: Sketches) -> np.ndarray | np.uint64:
+        """Makes the keys of one source different from those of others, if sources are not compared."""
+        if self._scope == "global":
+            return np.uint64(0)
+        return _values(sketches, lambda name: xxhash.xxh3_64_intdigest(name.encode()), np.uint64)
+
+
+class Nodes:
+    """The documents that share a key with another one, numbered by precedence: earlier ones have the smallest numbers.
+
+    Attributes:
+      sketch: that of the documents.
+      ids: uint64 [nodes].
+      first_new: the number of earlier documents among them.
+    """
+
+    def __init__(self, documents: Documents, rows: np.ndarray):
+        """rows: uint32, ascending."""
+        self._documents, self._rows = documents, rows
+        self.sketch = documents.sketch
+        self.first_new = int(np.searchsorted(rows, documents.first_new))
+        self._row_of_node = documents.by_precedence(rows)
+        places = np.searchsorted(rows, self._row_of_node)
+        self.ids = documents.column(rows, "ids")[places]
+        self._node_of_place = np.empty(len(rows), np.uint32)
+        self._node_of_place[places] = np.arange(len(rows), dtype=np.uint32)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def exact_keys(self) -> Chunks:
-        """(hashes, nodes) of all documents, shard by shard; equal for exact copies in scope."""
-        for sketches, nodes in self._by_shard():
-            yield sketches["exact"] ^ self._salt(sketches), nodes
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """uint32: the nodes of some rows."""
+        return self._node_of_place[np.searchsorted(self._rows, rows)]
 
-    def band_keys(self, band: int, taking_part: np.ndarray) -> Chunks:
-        """(keys, nodes) of one band, shard by shard, for documents that have shingles and take part (bool [nodes])."""
-        for sketches, nodes in self._by_shard():
-            chosen = sketches["shingled"] & taking_part[nodes]
-            yield (sketches.keys(band) ^ self._salt(sketches))[chosen], nodes[chosen]
+    def groups(self, of_rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Groups of rows as groups of nodes, which ascend within each."""
+        for members, starts in of_rows:
+            nodes = self.of(members)
+            group = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(members)))
+            yield nodes[np.lexsort((nodes, group))], starts
 
     def settled_edges(self) -> np.ndarray:
         """Packed edges from earlier documents to their representatives, as the earlier searches found them."""
         earlier = self.ids[: self.first_new]
-        order = np.argsort(earlier)
+        order = np.argsort(earlier, kind="stable")
 
         def nodes(ids: np.ndarray) -> np.ndarray:
             place = np.minimum(np.searchsorted(earlier, ids, sorter=order), len(order) - 1)
@@ -96,7 +175,7 @@ class Nodes:
             return np.where(earlier[found] == ids, found, -1)
 
         edges = [np.zeros(0, np.uint64)]
-        for members, representatives in self._verdicts if self.first_new else ():
+        for members, representatives in self._documents.verdicts if self.first_new else ():
             first, second = nodes(representatives), nodes(members)
             linked = (first >= 0) & (second >= 0) & (first != second)
             edges.append(pack(first[linked], second[linked]))
@@ -104,35 +183,11 @@ class Nodes:
 
     def rows_by_shard(self, nodes: np.ndarray) -> Iterator[tuple[SketchedShard, np.ndarray, np.ndarray]]:
         """(shard, nodes in it, their rows in its Parquet file, ascending) for each shard that holds any of `nodes`."""
-        places = self._row_of_node[nodes]
-        order = np.argsort(places)
-        nodes, places = nodes[order], places[order]
-        cuts = np.searchsorted(places, self._offsets)
-        for number, (shard, sketches) in enumerate(zip(self.shards, self._sketches)):
-            here = slice(cuts[number], cuts[number + 1])
-            if here.start < here.stop:
-                yield shard, nodes[here], sketches["rows"][places[here] - self._offsets[number]]
-
-    def _by_shard(self) -> Iterator[tuple[Sketches, np.ndarray]]:
-        for number, sketches in enumerate(self._sketches):
-            yield sketches, self._node_of_row[self._offsets[number] : self._offsets[number + 1]]
-
-    def _of_all(self, name: str) -> np.ndarray:
-        return np.concatenate([sketches[name] for sketches in self._sketches])
-
-    def _source_ranks(self, order: Sequence[str]) -> np.ndarray:
-        names = {name for sketches in self._sketches for name in sketches.sources}
-        ranks = {name: rank for rank, name in enumerate([*order, *sorted(names - set(order))])}
-        return self._by_source(lambda name: ranks[name], np.int32)
-
-    def _by_source(self, value: Callable[[str], int], dtype: type) -> np.ndarray:
-        return np.concatenate([_values(sketches, value, dtype) for sketches in self._sketches])
-
-    def _salt(self, sketches: Sketches) -> np.ndarray | np.uint64:
-        """Makes the keys of one source different from those of others, if sources are not compared."""
-        if self._scope == "global":
-            return np.uint64(0)
-        return _values(sketches, lambda name: xxhash.xxh3_64_intdigest(name.encode()), np.uint64)
+        rows = self._row_of_node[nodes]
+        order = np.argsort(rows)
+        nodes = nodes[order]
+        for shard, here, in_file in self._documents.places(rows[order]):
+            yield shard, nodes[here], in_file
 
 
 def precedence(earlier: np.ndarray, source_ranks: np.ndarray, lengths: np.ndarray, ids: np.ndarray) -> np.ndarray:

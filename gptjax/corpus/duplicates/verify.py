@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,30 +44,53 @@ def unique_shingles(texts: Sequence[str], n: int, unit: str) -> tuple[np.ndarray
 
 
 class SetFolder:
-    """Shingle sets in memory-mapped files: per part a file of hashes, and one index of all nodes.
+    """Shingle sets in memory-mapped files: processes share the pages that they read, and the system may drop them.
 
     Args:
-      folder: holds files NAME.npy (hashes) and NAME.index.npy (uint64 [documents, 3]: node, first and one-past-last
-        place).
+      folder: holds files NAME.sets (hashes), NAME.index.npy (uint64 [documents, 3]: node, first and one-past-last
+        place), and as `index_sets` makes them, nodes.npy and places.npy: all nodes, ascending, and the number of the
+        part and both places of each.
     """
 
     def __init__(self, folder: Path):
-        paths = sorted(folder.glob("*.index.npy"))
-        self._parts = [np.load(str(path).replace(".index.npy", ".npy"), mmap_mode="r") for path in paths]
-        index = [np.load(path) for path in paths]
-        part = np.repeat(np.arange(len(index)), [len(one) for one in index])
-        table = np.concatenate([np.zeros((0, 3), np.uint64), *index])
-        order = np.argsort(table[:, 0])
-        self.nodes, self._starts, self._ends = table[order].T
-        self._part = part[order]
+        self._paths = _parts(folder)
+        self._parts: dict[int, np.ndarray] = {}
+        if (folder / "nodes.npy").exists():
+            self.nodes = np.load(folder / "nodes.npy", mmap_mode="r")
+            self._places = np.load(folder / "places.npy", mmap_mode="r")
+        else:
+            self.nodes, self._places = np.zeros(0, np.uint32), np.zeros((0, 3), np.uint64)
 
     def __getitem__(self, node: int) -> np.ndarray:
-        place = np.searchsorted(self.nodes, np.uint64(node))
-        return np.asarray(self._parts[self._part[place]][self._starts[place] : self._ends[place]])
+        part, start, end = self._places[np.searchsorted(self.nodes, np.uint32(node))].tolist()
+        if part not in self._parts:
+            path = self._paths[part]
+            self._parts[part] = np.memmap(path, np.uint64, "r") if path.stat().st_size else np.zeros(0, np.uint64)
+        return np.asarray(self._parts[part][start:end])
 
 
-def write_sets(path: Path, nodes: np.ndarray, flat: np.ndarray, offsets: np.ndarray) -> None:
-    """Writes one part of a SetFolder: `path` is folder/NAME.npy; offsets int64 [nodes + 1]."""
-    np.save(path, flat)
-    index = np.stack([nodes, offsets[:-1], offsets[1:]], axis=1).astype(np.uint64)
-    np.save(path.with_suffix(".index.npy"), index)
+def write_sets(path: Path, nodes: np.ndarray, sets: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Writes one part of a SetFolder: `path` is folder/NAME.sets; sets: those of the nodes, as unique_shingles gives
+    them, some at a time.
+    """
+    counts = [np.zeros(1, np.int64)]
+    with open(path, "wb") as file:
+        for flat, offsets in sets:
+            flat.tofile(file)
+            counts.append(np.diff(offsets))
+    ends = np.cumsum(np.concatenate(counts))
+    np.save(path.with_suffix(".index.npy"), np.stack([nodes, ends[:-1], ends[1:]], axis=1).astype(np.uint64))
+
+
+def index_sets(folder: Path) -> None:
+    """Makes the index over all parts."""
+    index = [np.load(path.with_suffix(".index.npy")) for path in _parts(folder)]
+    part = np.repeat(np.arange(len(index), dtype=np.uint64), [len(one) for one in index])
+    table = np.concatenate(index)
+    order = np.argsort(table[:, 0])
+    np.save(folder / "nodes.npy", table[order, 0].astype(np.uint32))
+    np.save(folder / "places.npy", np.stack([part[order], *table[order, 1:].T], axis=1))
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.sets"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import os
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,9 @@ import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
 from gptjax.corpus.duplicates.find import Search, find_duplicates
+from gptjax.corpus.duplicates.join import equal_keys
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
+from gptjax.corpus.duplicates.processes import Processes, cores
 from gptjax.corpus.duplicates.sketch import SKETCHED, Sketch, Sketches, bands_and_rows, write_sketches
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_set_aside
@@ -59,29 +60,37 @@ def find_copies(task: Task, folder: Path) -> dict:
     )
     earlier = Earlier(before, [task.path(entry) for entry in task.inputs["earlier"]["clusters"]]) if before else None
     options = {**task.options, "sources": tuple(task.options["sources"])}
-    # Threads: numpy sorts and compares without Python's lock, and they end with the task's process.
-    pool = concurrent.futures.ThreadPoolExecutor(max(os.cpu_count() or 1, 1))
-    report = find_duplicates(shards, folder, Search(**options), earlier, pool.map)
-    drops = pq.read_table(folder / "drops.parquet").sort_by("id")
-    clusters = pq.read_table(folder / "clusters.parquet", columns=["id", "representative"])
-    if task.options["scope"] != "global":
-        together = folder / "together"
-        together.mkdir()
-        find_duplicates(shards, together, Search(**{**options, "scope": "global"}), earlier, pool.map)
-        clusters = pq.read_table(together / "clusters.parquet", columns=["id", "representative"])
-        for path in together.iterdir():
-            path.unlink()
-        together.rmdir()
-    _write_verdicts(folder, shards, drops, clusters.sort_by("id"))
+    with Processes(cores()) as pool:
+        report = _found(task, folder, shards, Search(**options), earlier, pool)
     (folder / "drops.parquet").unlink()
     return report
 
 
-def _write_verdicts(folder: Path, shards: list[SketchedShard], drops: pa.Table, clusters: pa.Table) -> None:
+def _found(
+    task: Task, folder: Path, shards: list[SketchedShard], search: Search, earlier: Earlier | None, pool: Processes
+) -> dict:
+    report = find_duplicates(shards, folder, search, earlier, pool.map)
+    drops = pq.read_table(folder / "drops.parquet").sort_by("id")
+    clusters = pq.read_table(folder / "clusters.parquet", columns=["id", "representative"])
+    if search.scope != "global":
+        together = folder / "together"
+        together.mkdir()
+        find_duplicates(shards, together, dataclasses.replace(search, scope="global"), earlier, pool.map)
+        clusters = pq.read_table(together / "clusters.parquet", columns=["id", "representative"])
+        for path in together.iterdir():
+            path.unlink()
+        together.rmdir()
+    repeated = _repeated_ids(shards, folder, search.memory_megabytes << 20)
+    _write_verdicts(folder, shards, drops, clusters.sort_by("id"), repeated)
+    return report
+
+
+def _write_verdicts(
+    folder: Path, shards: list[SketchedShard], drops: pa.Table, clusters: pa.Table, repeated: np.ndarray
+) -> None:
     """Every document in a cluster, by its row: an id may occur twice in a source, and then only the first may stay."""
     reasons = drops["reason"].combine_chunks()
     met = np.zeros(0, np.uint64)
-    repeated = _repeated_ids(shards)
     for number, shard in enumerate(shards):
         sketches = Sketches(shard.sketches)
         ids = sketches["ids"]
@@ -116,10 +125,13 @@ def _places(table: pa.Table, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return place, known[place] == ids
 
 
-def _repeated_ids(shards: list[SketchedShard]) -> np.ndarray:
-    """Ids that more than one row has, over all shards."""
-    ids = np.sort(np.concatenate([Sketches(shard.sketches)["ids"] for shard in shards]))
-    return np.unique(ids[1:][ids[1:] == ids[:-1]])
+def _repeated_ids(shards: list[SketchedShard], folder: Path, memory: int) -> np.ndarray:
+    """Ids that more than one row has, over all shards, ascending."""
+    total = sum(Sketches(shard.sketches).documents for shard in shards)
+    ids = (Sketches(shard.sketches)["ids"] for shard in shards)
+    # The groups are of equal keys, and a key's member is the id itself.
+    found = [members[starts] for members, starts in equal_keys(((one, one) for one in ids), total, folder, memory)]
+    return np.sort(np.concatenate([np.zeros(0, np.uint64), *found]))
 
 
 class SketchDocuments(CorpusStage):

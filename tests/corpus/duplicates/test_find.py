@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from planted_duplicates import pair_similarities, planted, rows, write_shards
 
 from gptjax.config import ConfigError
+from gptjax.corpus.duplicates import find as find_module
 from gptjax.corpus.duplicates import join
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
@@ -140,8 +142,14 @@ def test_results_do_not_depend_on_order_shards_memory_or_processes(tmp_path, mon
         return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
 
     expected = digest("one", documents + some, [])
+    tables = [
+        pyarrow.parquet.read_table(tmp_path / f"one/{name}.parquet").to_pylist() for name in ("clusters", "drops")
+    ]
+    content = hashlib.sha256(json.dumps(tables).encode()).hexdigest()
+    assert content.startswith("36f0ed33f16a1f59"), "that of the search which had all documents in memory"
     shuffled = [(documents + some)[i] for i in np.random.default_rng(0).permutation(len(documents + some))]
     assert digest("many", shuffled, [7, 50, 0, 3]) == expected
+    monkeypatch.setattr(find_module, "FEW", 0)
     with ProcessPoolExecutor(2) as executor:
         assert digest("processes", some + documents, [30, 30], parallel=executor.map) == expected
     monkeypatch.setattr(join, "ENTRY_BYTES", 100 << 20)  # as if every join had to be spilled

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptjax.corpus.duplicates.find import components
-from gptjax.corpus.duplicates.join import candidate_edges, equal_keys, linear_edges, pack, unpack
+from gptjax.corpus.duplicates.join import Groups, candidate_edges, equal_keys, linear_edges, pack, unpack
 from gptjax.corpus.duplicates.nodes import precedence
 from gptjax.splitmix import mix
 
@@ -41,11 +41,23 @@ def test_a_hot_bucket_of_50000_makes_a_linear_number_of_edges(tmp_path):
     keys[:50_000] = 7
     nodes = np.random.default_rng(0).permutation(60_000).astype(np.uint32)
     for memory in (ALL_IN_MEMORY, 1 << 20):
-        edges = candidate_edges([[(keys, nodes)]] * 3, 60_000, tmp_path, memory)
+        edges = candidate_edges(
+            group for _ in range(3) for group in equal_keys([(keys, nodes)], 60_000, tmp_path, memory)
+        )
         assert len(edges) < 100_000
         cluster = components(edges, 60_000)
         assert len(np.unique(cluster[nodes[:50_000]])) == 1 and cluster[nodes[0]] == nodes[:50_000].min()
         np.testing.assert_array_equal(cluster[nodes[50_000:]], nodes[50_000:])
+
+
+def test_groups_in_files_are_those_that_were_written(tmp_path):
+    groups = Groups(tmp_path, "some")
+    assert list(groups) == []
+    parts = [([1, 4, 9, 0, 5], [0, 3]), ([], []), ([7, 8], [0])]
+    for members, starts in parts:
+        groups.append(np.array(members, np.uint32), np.array(starts, np.int64))
+    for _ in range(2):
+        assert [(members.tolist(), starts.tolist()) for members, starts in groups] == parts
 
 
 def test_edges_are_a_star_and_a_chain_without_repetition():
@@ -58,7 +70,8 @@ def test_edges_are_a_star_and_a_chain_without_repetition():
 def test_edges_of_all_bands_are_united():
     keys = np.array([1, 1, 2, 3], np.uint64)
     nodes = np.arange(4, dtype=np.uint32)
-    edges = candidate_edges([[(keys, nodes)], [(keys[::-1], nodes)], [(keys, nodes)]], 4, None, ALL_IN_MEMORY)
+    bands = (keys, keys[::-1], keys)
+    edges = candidate_edges(group for band in bands for group in equal_keys([(band, nodes)], 4, None, ALL_IN_MEMORY))
     assert edges.tolist() == pack(np.array([0, 2]), np.array([1, 3])).tolist()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from planted_duplicates import pair_similarities, planted
 
 from gptjax.corpus.duplicates.join import pack
-from gptjax.corpus.duplicates.verify import SetFolder, jaccard, unique_shingles, write_sets
+from gptjax.corpus.duplicates.verify import SetFolder, index_sets, jaccard, unique_shingles, write_sets
 
 
 def sets_of(texts):
@@ -35,7 +35,9 @@ def test_sets_in_files_equal_those_in_memory(tmp_path):
     sets = sets_of(texts)
     nodes = np.random.default_rng(0).permutation(1000)[: len(texts)]
     for name, chosen in (("b", slice(0, 5)), ("a", slice(5, None))):
-        write_sets(tmp_path / f"{name}.npy", nodes[chosen], *unique_shingles(texts[chosen], 5, "word"))
+        some = (unique_shingles([text], 5, "word") for text in texts[chosen])
+        write_sets(tmp_path / f"{name}.sets", nodes[chosen], some)
+        index_sets(tmp_path)
     folder = SetFolder(tmp_path)
     assert folder.nodes.tolist() == sorted(nodes.tolist())
     for node, expected in zip(nodes.tolist(), sets):
