@@ -5,10 +5,8 @@ import shutil
 import time
 
 import pytest
-from served_models import make_served, running
+from served_models import Speaker, make_served, running
 
-from gptjax.inference.engine_metrics import EngineMetrics
-from gptjax.inference.request import Event, Request
 from gptjax.serving.page import page_and_policy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -16,23 +14,6 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "**bold** <img src=x onerror='document.title=1'><script>document.title=2</script>\n\n- one\n- two\n\n"
 HOSTILE += "```\nx < y\n```"
-
-
-class Speaker:
-    """Stands for the engine: says `text` in two pieces, and waits between them while `slow`."""
-
-    def __init__(self, generator):
-        self.metrics, self.adapters, self.max_waiting = EngineMetrics(is_up=True), (), 9
-        self.max_context, self.text, self.slow, self.asked = 400, HOSTILE, False, []
-
-    def submit(self, prompt, params, listener, **rest):
-        self.asked.append((prompt, params))
-        request = Request("r", list(prompt), params, seed=0, wake=lambda: request.deliver(cut) if self.slow else None)
-        cut = Event(0, "", (), None, "cancelled")
-        listener(Event(0, self.text[:10], (1,)))
-        if not self.slow:
-            listener(Event(0, self.text[10:], (2,), None, "stop"))
-        return request
 
 
 def test_the_policy_allows_exactly_the_script_and_style_of_the_page():
@@ -47,22 +28,29 @@ def served():
     return make_served(engine=Speaker)
 
 
-@pytest.fixture
-def tab(served, tmp_path):
-    """A function that opens the page, and fails the test if the page reports an error."""
+@pytest.fixture(scope="module")
+def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api")
-    served.engine.slow, served.engine.text, served.engine.asked = False, HOSTILE, []
-    with running(served) as (address, _), playwright.sync_playwright() as driver:
+    with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page, problems = browser.new_page(), []
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(served, browser):
+    """The page, which has kept nothing of earlier tests; fails the test if it reports an error."""
+    served.engine.slow, served.engine.text, served.engine.asked = False, HOSTILE, []
+    with running(served) as (address, _):
+        page, problems = browser.new_context().new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if is_problem(message) else None)
         page.goto(address)
         page.wait_for_selector("#model option", state="attached")
         yield page
-        browser.close()
+        page.context.close()
         assert problems == []
 
 
@@ -115,6 +103,18 @@ def test_esc_stops_an_answer_and_keeps_what_came(tab, served):
     tab.keyboard.press("Escape")
     wait(tab, "!running")
     assert "Stopped" in tab.inner_text(".turn.assistant") and "bold" in tab.inner_text(".turn.assistant")
+
+
+def test_a_full_context_forgets_the_oldest_turns_and_says_so(tab, served):
+    served.engine.text = "An answer. " * 12
+    for question in ("first", "second", "third"):
+        tab.fill("#text", f"The {question} question")
+        tab.press("#text", "Enter")
+        wait(tab, "!running && current().turns.at(-1).text")
+    prompts = [served.generator.tokenizer.decode(prompt) for prompt, _ in served.engine.asked]
+    assert "first" in prompts[1] and "first" not in prompts[2] and "second" in prompts[2]
+    (note,) = tab.locator(".turn .note").all_inner_texts()
+    assert note == "The context is full: the model did not read the first 2 messages."
 
 
 def test_settings_reach_the_server_and_survive(tab, served):

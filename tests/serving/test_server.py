@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import signal
 import socket
 import time
 import urllib.request
@@ -13,7 +14,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from random_models import make_model
-from served_models import make_served, running
+from served_models import Speaker, make_served, running
 
 from gptjax.conversation import Message
 from gptjax.inference.generate import Generator
@@ -242,3 +243,39 @@ def test_a_server_that_ends_lets_running_requests_finish(served):
         assert text + "".join(chunk.choices[0].text for chunk in stream)
     with pytest.raises(openai.APIConnectionError):
         client.models.list()
+
+
+@pytest.fixture
+def endless():
+    """A server's model whose texts end only when they are cancelled."""
+    made = make_served(engine=Speaker)
+    made.engine.slow = True
+    return made
+
+
+@pytest.mark.parametrize("how", ["the end of the grace time", "a second signal"])
+def test_a_text_that_never_ends_is_cut_by(how, endless):
+    is_second = how == "a second signal"
+    with running(endless, grace=600.0 if is_second else 0.3) as (address, process):
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        stream = iter(client.completions.create(model="tiny", prompt="a", max_tokens=40, stream=True))
+        text = next(stream).choices[0].text
+        began = time.monotonic()
+        for _ in range(1 + is_second):
+            process.handle_exit(signal.SIGINT, None)
+        with pytest.raises(openai.APIError):
+            text += "".join(chunk.choices[0].text for chunk in stream)
+    assert text == "0123456789" and time.monotonic() - began < 30
+
+
+def test_a_browser_may_call_from_the_origins_that_were_allowed_and_no_other(endless):
+    endless.engine.slow = False
+    with running(endless, origins=["https://friend.example"]) as (address, _):
+        for origin, allowed in (("https://friend.example", True), ("https://evil.example", False)):
+            asks = f"Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\nConnection: close\r\n"
+            asks += "Access-Control-Request-Headers: authorization,content-type\r\n\r\n"
+            head = raw(address, f"OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\n{asks}".encode()).lower()
+            assert (f"access-control-allow-origin: {origin}".encode() in head) is allowed
+            answer = raw(address, posted(b'{"model": "tiny", "prompt": "a"}', more=f"Origin: {origin}\r\n"))
+            assert answer.split()[1] == (b"200" if allowed else b"403")
+            assert (f"access-control-allow-origin: {origin}".encode() in answer.lower()) is allowed
