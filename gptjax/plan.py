@@ -81,6 +81,7 @@ WRITE = flags.DEFINE_string("write", None, "Search: write the config of the best
 JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for programs.")
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
 
+MOST = 1e12  # of a budget's number; larger ones are mistakes
 TRIES = 4  # ways to train that a search compiles, if the best ones do not fit
 VOCABULARY = 32_768  # assumed if neither the config nor the data give its size
 
@@ -179,6 +180,8 @@ def wanted(price: Price | None) -> Goal | None:
     for flag in budgets:
         if not (math.isfinite(flag.value) and flag.value > 0):
             raise ConfigError(f"--{flag.name}={flag.value:g}: must be above 0")
+        if flag.value > MOST:
+            raise ConfigError(f"--{flag.name}={flag.value:g}: must be at most {MOST:g}")
     if LOSS.value is not None and LOSS.value <= LAW.E:
         raise ConfigError(f"--loss={LOSS.value:g}: out of reach; must be above {LAW.E:.3f}, the floor of {LAW.source}")
     if FIT.value and TEXT.value is not None:

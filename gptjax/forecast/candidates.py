@@ -17,6 +17,7 @@ from gptjax.paths import local_path
 from gptjax.user_code import load_config
 
 DIAL = "configs/depth.py"
+_OWN = Path(__file__).parents[2] / DIAL  # in a checkout of this code
 DEPTHS = (*range(1, 17), *range(18, 33, 2), *range(36, 65, 4))
 COUNTS = tuple(2**power for power in range(11))
 BYTES_PER_TOKEN = 4.4  # of English text with a vocabulary of about 32,768 tokens, for text that is not tokenized yet
@@ -34,9 +35,13 @@ def sizes(
     Raises:
       ConfigError: a config cannot be loaded.
     """
+    dial = Path(DIAL) if Path(DIAL).is_file() else _OWN
+    if not names and not dial.is_file():
+        raise ConfigError(f"there is no {DIAL} to choose sizes from: name configs with --sizes, or one with --config")
+    files = {name: name for name in names} or {f"{DIAL}:{depth}": f"{dial}:{depth}" for depth in DEPTHS}
     found = []
-    for name in names or [f"{DIAL}:{depth}" for depth in DEPTHS]:
-        config = load_config(name)
+    for name, file in files.items():
+        config = load_config(file)
         config.unlock()
         config.update_from_flattened_dict(fields or {})
         found.append(Candidate(name, config, facts(config), place))

@@ -129,6 +129,7 @@ DEVICES: tuple[Hardware, ...] = tuple(_hardware(*row) for row in _ROWS)
 BY_NAME = {device.name: device for device in DEVICES}
 HERE = ("cpu", "this")  # the devices of this machine
 _WORDS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)
+_TURNED = re.compile(r"\s*(.*\S)\s*[x×*]\s*(\d+)\s*")  # the number after the name
 
 
 def parse_hardware(text: str) -> tuple[str, int | None]:
@@ -144,13 +145,26 @@ def parse_hardware(text: str) -> tuple[str, int | None]:
     if not found or not names:
         raise ConfigError(
             f"--hardware={text!r}: expected a device, with a number before it for several (8xH100): "
-            f"{', '.join((*BY_NAME, *HERE))}{suggestion(found[2] if found else text, (*BY_NAME, *HERE))}"
+            f"{', '.join((*BY_NAME, *HERE))}{_suggested(found[2] if found else text)}"
         )
     if found[1] is None:
         return names[0], None
     if not 1 <= int(found[1]) <= MOST_DEVICES:
         raise ConfigError(f"--hardware={text!r}: must have 1 to {MOST_DEVICES:,} devices")
     return names[0], int(found[1])
+
+
+def _suggested(name: str) -> str:
+    """'; did you mean …?' for the devices whose names begin like this, a number after the name, or a similar name."""
+    if (turned := _TURNED.fullmatch(name)) and (of := _beginning(turned[1])):
+        return f"; did you mean {turned[2]}x{of[0]}?"
+    if begun := _beginning(name):
+        return f"; did you mean {' or '.join(begun)}?"
+    return suggestion(name, (*BY_NAME, *HERE))
+
+
+def _beginning(name: str) -> list[str]:
+    return [known for known in BY_NAME if _plain(name) and _plain(known).startswith(_plain(name))]
 
 
 def _plain(name: str) -> str:

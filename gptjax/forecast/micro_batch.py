@@ -23,6 +23,7 @@ from gptjax.forecast.duration import step_time
 from gptjax.forecast.fits import (
     PROCESS,
     ROOM,
+    advice,
     check_fits,
     compiled_bytes,
     likely_bytes,
@@ -63,7 +64,7 @@ def fitted(made: Plan, workdir: Path) -> tuple[Plan, list[str]]:
       workdir: the run's folder, which may hold an earlier choice.
 
     Raises:
-      ConfigError: the run cannot fit.
+      ConfigError: the run cannot fit, or, on processors, may not.
     """
     limit = bytes_per_device()
     if made.config.training.batch_per_device != AUTO:
@@ -81,9 +82,23 @@ def fitted(made: Plan, workdir: Path) -> tuple[Plan, list[str]]:
         check_fits(chosen, limit)
         size = _compiled_bytes(chosen)
         refuse_compiled(chosen, limit)
+    if size > room and platform_of(made) == "cpu":
+        _refuse(chosen, made, size, room)
     of = f"a step needs {bytes_text(size)} of {bytes_text(room)} per device"
     tight = "" if size <= room else ": this may not fit"
     return chosen, [f"training.batch_per_device={AUTO}: {_described(chosen, made)}; {of}{tight}"]
+
+
+def _refuse(least: Plan, made: Plan, size: float, room: int) -> None:
+    """Refuses the candidate that needs least: of processors' memory, the system would kill the process without a word.
+
+    Raises:
+      ConfigError: always.
+    """
+    raise ConfigError(
+        f"training.batch_per_device = {AUTO!r}: even {_described(least, made)} needs about {bytes_text(size)}, and "
+        f"{bytes_text(room)} are left beside what the process itself needs: {advice(least, round(room / ROOM['cpu']))}"
+    )
 
 
 def fitted_at(place: Place, made: Plan) -> tuple[Plan, list[str]]:

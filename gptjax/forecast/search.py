@@ -198,6 +198,8 @@ def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
     tokens = _tokens(goal, found.size, rate, float(made.total_tokens))
     if tokens is None:
         return found
+    if goal.kind == "loss":  # the shortest useful run goes below an easy one
+        tokens = max(tokens, LEAST_TOKENS * found.parameters, LEAST_STEPS * made.tokens_per_step)
     whole = math.floor if goal.kind == "seconds" else math.ceil
     tokens = max(whole(tokens / made.tokens_per_step), 1) * made.tokens_per_step
     seconds = tokens / rate
@@ -296,7 +298,8 @@ def _refuse_least(goal: Goal, able: list[Choice], price: Price | None) -> None:
     )
     where, tokens = f"{least.place.count} × {least.place.hardware.name}", count_text(_least_tokens(least))
     costs = f" ({price.text(least.place.count, seconds)})" if price else ""
+    time = counted(math.ceil(seconds), "second")
     raise ConfigError(
-        f"{goal.flag}: buys nothing useful; the least that does is {math.ceil(seconds):,} seconds on {where}{costs}, "
+        f"{goal.flag}: buys nothing useful; the least that does is {time} on {where}{costs}, "
         f"for {least.name} on {tokens} tokens"
     )

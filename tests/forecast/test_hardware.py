@@ -34,6 +34,16 @@ def test_an_unknown_device_is_refused_with_the_known_ones(text):
         parse_hardware(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("8xA100", "A100-40 or A100-80?"), ("h100x8", "8xH100?"), ("H300", "H100?"), ("rtx 409", "RTX4090?")],
+)
+def test_the_device_that_was_meant_is_named(text, meant):
+    with pytest.raises(ConfigError) as refused:
+        parse_hardware(text)
+    assert str(refused.value).endswith(f"v6e, cpu, this; did you mean {meant}")
+
+
 @pytest.mark.parametrize("hardware", DEVICES, ids=lambda device: device.name)
 def test_every_device_has_a_peak_and_plausible_figures(hardware):
     peak = peak_flops_per_device(hardware.kind, "bfloat16")

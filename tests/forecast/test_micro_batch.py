@@ -80,6 +80,18 @@ def test_if_nothing_fits_the_least_is_taken_so_that_it_can_be_refused():
     assert candidate(found) == Candidate(64, "full") and size > 1
 
 
+def test_on_processors_a_run_that_needs_more_than_is_left_is_refused(tmp_path, monkeypatch):
+    """The system would kill it."""
+    made = planned(platform="cpu", training__batch_size=4, **AUTO)
+    monkeypatch.setattr(micro_batch, "bytes_per_device", lambda: 2**40)
+    monkeypatch.setattr(micro_batch, "_room", lambda made: 2**20)
+    monkeypatch.setattr(micro_batch, "_seconds_of", lambda made: lambda plan: 1.0)
+    monkeypatch.setattr(micro_batch, "_compiled_bytes", lambda made: 2**30)
+    monkeypatch.setattr(micro_batch, "refuse_compiled", lambda made, limit: None)  # which compiles
+    with pytest.raises(ConfigError, match=r"even 1 sequence at once .* needs about 1.0 GiB, and 1 MiB are left"):
+        micro_batch.fitted(made, tmp_path)
+
+
 def test_the_batch_and_the_identity_of_the_run_stay():
     whole, parts = planned(), planned(training__batch_per_device="4")
     assert parts.config.training.gradient_accumulation_steps == 16 and parts.rows_at_once == 4
