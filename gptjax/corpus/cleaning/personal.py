@@ -159,22 +159,35 @@ def _is_card(match: re.Match) -> bool:
 _SECRETS = (
     ("AKIA", r"\bAKIA[0-9A-Z]{16}\b"),
     ("ASIA", r"\bASIA[0-9A-Z]{16}\b"),
-    ("gh", r"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
+    *((f"gh{kind}_", rf"\bgh{kind}_[A-Za-z0-9]{{36,255}}\b") for kind in "pousr"),
     ("github_pat_", r"\bgithub_pat_[A-Za-z0-9_]{22,255}\b"),
     ("glpat-", r"\bglpat-[A-Za-z0-9_-]{20,}"),
     ("xox", r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
     ("AIza", r"\bAIza[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])"),
-    ("k_live_", r"\b[sr]k_live_[0-9a-zA-Z]{20,}"),
+    ("sk_live_", r"\bsk_live_[0-9a-zA-Z]{20,}"),
+    ("rk_live_", r"\brk_live_[0-9a-zA-Z]{20,}"),
     ("sk-", r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{40,}"),
     ("hf_", r"\bhf_[A-Za-z0-9]{34}\b"),
     ("npm_", r"\bnpm_[A-Za-z0-9]{36}\b"),
     ("eyJ", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
-    ("PRIVATE KEY", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?s:.{32,8192}?)-----END (?:[A-Z]+ )*PRIVATE KEY-----"),
+    (
+        "-----BEGIN ",
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?s:.{32,8192}?)-----END (?:[A-Z]+ )*PRIVATE KEY-----",
+    ),
 )
+_COMPILED_SECRETS = tuple((sign, re.compile(pattern)) for sign, pattern in _SECRETS)
 
 
 def _find_secrets(text: str) -> list[tuple[int, int]]:
-    found = (match.span() for sign, pattern in _SECRETS if sign in text for match in re.finditer(pattern, text))
+    """Tries a pattern only where its beginning occurs: `str.find` is far faster than a pattern that begins with \\b."""
+    found = []
+    for sign, pattern in _COMPILED_SECRETS:
+        place = text.find(sign)
+        while place >= 0:
+            match = pattern.match(text, place)
+            if match:
+                found.append(match.span())
+            place = text.find(sign, match.end() if match else place + 1)
     return sorted(found)
 
 

@@ -84,7 +84,7 @@ def powers(length: int) -> tuple[np.ndarray, np.ndarray]:
     return rising[:length], falling[:length]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
     def series(base: int) -> np.ndarray:
         factors = np.full(1 << bits, base, np.uint64)
