@@ -175,10 +175,13 @@ def _of_stored(sharding: NamedSharding, shapes: Any) -> Any:
     return type(shapes)(*of_both)
 
 
-def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False) -> Any:
+def state_sharding(
+    mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any, zero1: bool = False, updated: Any = None
+) -> Any:
     """NamedShardings for a whole training state whose parameters have these declarations.
 
-    zero1: everything except the parameters is also split over `data` (`update_spec`).
+    zero1: everything except the parameters is also split over `data` (`update_spec`). updated: the declarations of what
+    the optimizer has statistics of; None: of all parameters.
 
     Optimizer statistics mirror the parameters inside Optax's tuples, as nested dicts with the same keys. A leaf in a
     parameter's place is split like the parameter if it has its shape, or one number for each of its tiles. Everything
@@ -187,7 +190,7 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
     Raises:
       ConfigError: a device's part of a parameter would not be whole tiles.
     """
-    own, shapes, copied = params_sharding(mesh, declared), abstract_params(declared), replicated(mesh)
+    copied, whole = replicated(mesh), abstract_params(declared)
 
     def place(tree: Any, shapes: Any, shardings: Any) -> Any:
         if isinstance(shapes, Mapping) and isinstance(tree, Mapping):
@@ -196,16 +199,21 @@ def state_sharding(mesh: Mesh | AbstractMesh, abstract_state: Any, declared: Any
             return _of_stored(shardings, tree)
         return jax.tree.map(lambda x: _placed_like(x, shapes, shardings) or copied, tree)
 
-    def placed(state: Any, shardings: Any) -> Any:
+    def placed(state: Any, shapes: Any, shardings: Any) -> Any:
         def place_mirror(tree: Any) -> Any:
             return place(tree, shapes, shardings) if _mirrors(tree, shapes) else copied
 
         return jax.tree.map(place_mirror, state, is_leaf=lambda tree: _mirrors(tree, shapes))
 
-    if not zero1:
-        return placed(abstract_state, own)
-    split = jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
-    return placed(abstract_state, split).replace(params=own)
+    own = params_sharding(mesh, declared)
+    if zero1:
+        split = jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
+        return placed(abstract_state, whole, split).replace(params=own)
+    state = placed(abstract_state, whole, own)
+    if updated is None:
+        return state
+    of_updates = abstract_params(updated), params_sharding(mesh, updated)
+    return state.replace(opt_state=placed(abstract_state.opt_state, *of_updates))
 
 
 def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:

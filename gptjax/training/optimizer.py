@@ -28,10 +28,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gptjax.config import ConfigError, check_rule
@@ -40,6 +42,7 @@ from gptjax.settings import OptimizerSettings, Rule, allowed_values
 from gptjax.training.adafactor import scale_by_adafactor
 from gptjax.training.moments import stored
 from gptjax.training.muon import scale_by_orthogonalization
+from gptjax.training.trained_layers import declared_for_updates, on_trained_layers
 from gptjax.tree import leaves_by_path, map_with_path
 from gptjax.user_code import called, is_named, named_function
 
@@ -135,14 +138,18 @@ def make_optimizer(
     declared: Any,
     platform: str = "cpu",
     trains: Callable[[str], bool] = lambda path: True,
+    kept: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """The transformation from gradients to updates for parameters with these declarations.
 
     schedule_of_peak: peak learning rate -> schedule of it. platform: the platform of the devices that will compute.
+    kept: path of a stack → its layers that have statistics, if not all (`trained_layers`).
     Gradients, parameters and updates are trees with None in place of frozen parameters (`trained.trained_only`).
-    Statistics keep their parameter's path and shape inside the state, so they can be sharded like it.
+    Statistics keep their parameter's path inside the state, and its shape apart from `kept`, so they can be sharded
+    like it. A user's own optimizer gets whole stacks.
     """
     treatments, parameters = treatments_of(config_optimizer, declared, trains), leaves_by_path(declared)
+    updated = leaves_by_path(declared_for_updates(declared, kept))
     methods = {path: treatment.method for path, treatment in treatments.items() if treatment.method != "frozen"}
     labels = map_with_path(lambda path, _: methods.get(path), declared)
     transforms: dict[str, optax.GradientTransformation] = {}
@@ -151,7 +158,7 @@ def make_optimizer(
         transforms[method] = optax.chain(
             _own_direction(method, config_optimizer, parameters)
             if is_named(method)
-            else _direction(method, config_optimizer, parameters, platform),
+            else on_trained_layers(_direction(method, config_optimizer, updated, platform), kept),
             _decay_and_scale(treatments),
             optax.scale_by_learning_rate(schedule_of_peak(rate)),
         )

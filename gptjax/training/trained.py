@@ -1,4 +1,4 @@
-"""Which parameters are trained. Only these have gradients and an optimizer's state.
+"""Which parameters are trained. Only these have gradients and an optimizer's state (trained_layers.py: of a stack).
 
 A tree of the trained parameters is the tree of all parameters with None in place of the frozen ones, which JAX reads as
 an empty tree. A loss that is differentiated with respect to it keeps nothing for the gradients of frozen parameters: no

@@ -35,7 +35,9 @@ from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
 from gptjax.training.trained import trained_only
+from gptjax.training.trained_layers import declared_for_updates, trained_layers
 from gptjax.training.vocabulary_growth import grown
+from gptjax.user_code import is_named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +182,15 @@ def make_trainer(
     model, declared = family.module(MeshPlacement(config.mesh)), family.declarations
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
-    optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains)
     treatments = treatments_of(config.optimizer, declared, objective.trains)
+    # Where the layers of a stack are split over devices, or may be, so are its statistics.
+    has_whole_stacks = config.mesh.pipeline > 1 or config.mesh.zero1 or is_named(config.optimizer.name)
+    kept = {} if has_whole_stacks else trained_layers(treatments)
+    optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains, kept)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
     shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer, treatments), abstract_params(declared))
-    shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1)
+    shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1, declared_for_updates(declared, kept))
     if config.optimizer.memory == "host":
         shardings = shardings.replace(opt_state=_on_host(shardings.opt_state, shapes.opt_state))
     placed = jax.tree.map(

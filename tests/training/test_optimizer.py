@@ -24,6 +24,7 @@ from gptjax.training.optimizer import (
 )
 from gptjax.training.state import TrainState
 from gptjax.training.trained import completed, trained_only, zero_in_frozen_layers
+from gptjax.training.trained_layers import trained_layers
 from gptjax.tree import leaves_by_path, map_with_path
 
 L, D, N, K, H, F, V = 3, 8, 4, 2, 2, 12, 16
@@ -61,9 +62,9 @@ def constant(peak):
     return lambda step: jnp.float32(peak)
 
 
-def run(config, gradient_trees, declared=DECLARED):
+def run(config, gradient_trees, declared=DECLARED, **kept):
     """Parameters after one update for each tree of gradients, and the last state."""
-    optimizer, treatments = make_optimizer(config, constant, declared), treatments_of(config, declared)
+    optimizer, treatments = make_optimizer(config, constant, declared, **kept), treatments_of(config, declared)
     params = tree_of(0, declared)
     state = jax.jit(lambda params: optimizer.init(trained_only(params, treatments)))(params)
 
@@ -167,6 +168,30 @@ def test_every_optimizer_reduces_a_quadratic(name):
 
     _, losses = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), length=150))(PARAMS)
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "name, frozen", [pytest.param("muon", "0|2", marks=pytest.mark.exhaustive), ("adafactor", "1")]
+)
+def test_only_the_trained_layers_of_a_stack_have_statistics(name, frozen):
+    """Their updates are the same as with statistics of all layers, and frozen layers do not change."""
+    config = optimizer_config(name, rules=((f"layers/({frozen})/.*", "freeze", True),))
+    kept, gradients = trained_layers(treatments_of(config, DECLARED)), [tree_of(1), tree_of(2)]
+    params, state = run(config, gradients, kept=kept)
+    expected, whole_state = run(config, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), params, expected)
+    unmoved = [int(layer) for layer in frozen.split("|")]
+    query, before = (tree["layers"]["attention"]["query"] for tree in (params, PARAMS))
+    np.testing.assert_array_equal(query[np.array(unmoved)], before[np.array(unmoved)])
+    sizes = [
+        sum(
+            np.shape(x)[0]
+            for path, x in leaves_by_path(each).items()
+            if "layers/" in path and np.shape(x) not in ((), (1,))
+        )
+        for each in (state, whole_state)
+    ]
+    assert sizes[0] * L == sizes[1] * (L - len(unmoved)) > 0
 
 
 class Mixer(nn.Module):

@@ -55,7 +55,12 @@ def test_gradients_of_trained_parameters_are_those_of_an_unfrozen_step(config_of
         np.testing.assert_allclose(gradient, expected, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
 
 
-@pytest.mark.parametrize("rules", [LAST_BLOCK, ATTENTION, (("embedding|head|layers/0/.*", "freeze", True),)], ids=len)
+FIRST_BLOCK = (("embedding|head|layers/0/.*", "freeze", True),)
+
+
+@pytest.mark.parametrize(
+    "rules", [LAST_BLOCK, ATTENTION, pytest.param(FIRST_BLOCK, marks=pytest.mark.exhaustive)], ids=len
+)
 def test_the_flops_of_frozen_parameters_are_those_of_the_compiled_step(config_of, rules):
     """The difference to training everything, and so without what the formula leaves out in both."""
 
@@ -81,6 +86,18 @@ def test_a_step_computes_and_keeps_less_if_parameters_are_frozen(config_of):
     everything, last_block = cost(()), cost(LAST_BLOCK)
     # The first block is computed forward only, a third of its products.
     assert last_block[0] < 0.72 * everything[0] and last_block[1] < 0.8 * everything[1], (everything, last_block)
+
+
+def test_statistics_of_trained_layers_are_split_over_the_mesh_like_their_stack(config_of):
+    made = planned(
+        config_of(LAST_BLOCK, mesh__data=1, mesh__fsdp=2, mesh__tensor=2, optimizer__name="adamw"), 4
+    ).trainer
+    state = made.abstract_state
+    moments = {path: x for path, x in leaves_by_path(state.opt_state).items() if path.endswith("attention/query")}
+    query = leaves_by_path(state.params)["layers/attention/query"]
+    assert len(moments) == 2 and any(query.sharding.spec)
+    for moment in moments.values():
+        assert moment.shape == (1, *query.shape[1:]) and moment.sharding.spec == query.sharding.spec
 
 
 def test_frozen_parameters_are_none_and_come_back(config_of):
