@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable
 
 PERMISSIVE = tuple(
-    "0BSD AFL-2.1 AFL-3.0 Apache-1.1 Apache-2.0 Artistic-2.0 BSD-1-Clause BSD-2-Clause BSD-2-Clause-Patent "
-    "BSD-2-Clause-Views BSD-3-Clause BSD-3-Clause-Clear BSD-3-Clause-HP BSD-3-Clause-Sun BSD-3-Clause-Tso "
-    "BSD-3-Clause-flex BSD-4-Clause BSD-4-Clause-Shortened BSD-4-Clause-UC BSD-4.3RENO BSD-4.3TAHOE BSL-1.0 "
-    "BlueOak-1.0.0 CC-BY-3.0 CC-BY-4.0 CC0-1.0 CNRI-Python CNRI-Python-GPL-Compatible Caldera-no-preamble ECL-2.0 FTL "
-    "HPND HPND-sell-variant ICU IJG IJG-short ISC LicenseRef-BSD LicenseRef-PublicDomain MIT MIT-0 MIT-CMU "
-    "MIT-Modern-Variant MS-PL MulanPSL-2.0 NCSA NRL NTP OLDAP-2.8 OpenSSL PHP-3.01 PSF-2.0 PostgreSQL Python-2.0 "
-    "Python-2.0.1 TCL UPL-1.0 Unicode-3.0 Unicode-DFS-2016 Unlicense W3C W3C-20150513 WTFPL X11 X11-swapped ZPL-2.1 "
-    "Zlib bzip2-1.0.6 curl libpng-2.0".split()
+    "0BSD AFL-2.1 AFL-3.0 Apache-1.1 Apache-2.0 Artistic-2.0 BSD-1-Clause BSD-2-Clause BSD-2-Clause-FreeBSD "
+    "BSD-2-Clause-Patent BSD-2-Clause-Views BSD-3-Clause BSD-3-Clause-Clear BSD-3-Clause-HP BSD-3-Clause-Sun "
+    "BSD-3-Clause-Tso BSD-3-Clause-flex BSD-4-Clause BSD-4-Clause-Shortened BSD-4-Clause-UC BSD-4.3RENO BSD-4.3TAHOE "
+    "BSL-1.0 BlueOak-1.0.0 CC-BY-3.0 CC-BY-4.0 CC0-1.0 CNRI-Python CNRI-Python-GPL-Compatible Caldera-no-preamble "
+    "ECL-2.0 FTL HPND HPND-sell-variant ICU IJG IJG-short ISC LicenseRef-BSD LicenseRef-PublicDomain MIT MIT-0 "
+    "MIT-CMU MIT-Modern-Variant MS-PL MulanPSL-2.0 NCSA NRL NTP OLDAP-2.8 OpenSSL PHP-3.01 PSF-2.0 PostgreSQL "
+    "Python-2.0 Python-2.0.1 TCL UPL-1.0 Unicode-3.0 Unicode-DFS-2016 Unlicense W3C W3C-20150513 WTFPL X11 "
+    "X11-swapped ZPL-2.1 Zlib bzip2-1.0.6 curl libpng-2.0".split()
 )
 # Beside the licences that a text contains, it says more that was not recognized.
 UNKNOWN_TERMS = "LicenseRef-UnknownTerms"

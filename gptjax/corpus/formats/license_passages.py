@@ -22,7 +22,11 @@ CONDITION = re.compile(
     r"agree\w*|must|shall|should|not|no|never|unless|except\w*|only|cannot|limited|solely|exclusively|noderiv\w+|"
     r"sharealike|(?:non)?commerc\w+|royalt\w+|sell\w*|sale|proprietary|confidential|patents?|consent|purchas\w+|prior|"
     r"neither|sold|disallow\w*|cit(?:e|es|ed|ing)|contribute|specifically|acknowledg\w+|evaluation|military|academic|"
-    r"internal|educational|bundl\w+|requir\w*|terminat\w+|commons clause)\b"
+    r"internal|educational|bundl\w+|requir\w*|terminat\w+|commons clause|"
+    # The same in German, French, Spanish, Italian and Chinese.
+    r"nicht\w*|nur|keine?[rsn]?|bedingung\w*|lizenz\w*|verboten|untersagt|unentgeltlich|kommerziell\w*|zustimmung|"
+    r"uniquement|interdi\w+|sauf|obligatoire|solo|solamente|prohib\w+|licencia\w*|licenza|comercial\w*|"
+    r"vietat\w+|soltanto|\w*[仅不禁限须商]\w*)\b"
 )
 _NAME = rf"(?: (?!{CONDITION.pattern})\S+)"  # a word of a name: of a condition it is none
 _FREE = (
@@ -38,11 +42,12 @@ _NAMED = (
     rf"\b{_FREE}(?: (?:\d[\d.]*|clause|style|like|new|modified|simplified|original|revised|or|{_FREE}))*"
     r"(?: (?:software )?licenses?(?: agreement| txt| md| file| version| name)*(?: \d[\d.]*)*)+"
     r"|^ (?:the |software |open source )*license(?: agreement| text| name)*(?= |$)"
-    rf"|\b(?:spdx )?license (?:name |is |identifier )?(?:the )?{_FREE}(?: \d\w*| clause)*"
+    rf"|\b(?:spdx )?license (?:name |is |identifier )?(?:the )?{_FREE}(?: \d\w*| clause)*(?: license)?"
+    rf"|\b(?:licensed|released|distributed|available) under (?:the )?{_FREE}\b"
     rf"|\b(?:the )?names?{_NAME}{{0,24}}? (?:may|must|shall|should|can) not be used(?= (?:to|in|for)\b)"
     r"|\bneither the names?(?: (?:of|the|nor|and|or))*\b"
     r"|\b(?!(?:is|are|be|was|use|used|rights?|strictly|for|time|a|to|limited) )[a-z]\w+ limited"
-    r"(?= (?:and|or|nor|inc|makes?|disclaims?|be|as is|all rights)\b|$)"
+    r"(?= (?:and|or|nor|not|inc|makes?|disclaims?|shall|will|be|as is|all rights)\b|$)"
     r"|\bgpl compatible\b|\bcompatible with (?:the )?(?:gnu )?(?:general public license|gpl)\b"
     r"|\ball rights(?: are)? reserved\b"
     r"|\b(?:no|without(?: any)?) (?:express or implied )?(?:warranty|warranties|representations?)\b"
@@ -71,7 +76,8 @@ def variants() -> dict:
 @functools.cache
 def _harmless() -> re.Pattern[str]:
     lines = [line for of in variants()["passages"] for line in of["lines"].splitlines() if line]
-    return re.compile("|".join((*sorted(map(_pattern, lines), key=len, reverse=True), _NAMED)))
+    passages = "|".join(sorted(map(_pattern, lines), key=len, reverse=True))
+    return re.compile(f"(?= )(?:{passages})|{_NAMED}")
 
 
 def _pattern(passage: str) -> str:

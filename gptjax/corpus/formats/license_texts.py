@@ -39,7 +39,8 @@ _SPELLINGS = {"licence": "license", "licences": "licenses", "licenced": "license
 # A line that only says who holds the copyright since when; the words that may stand beside it are few.
 _COPYRIGHT = re.compile(
     r"(?im)^[^\w\n]*(?:portions )?(?:copyright\b(?=[^\n]*(?:\(c\)|©|\d{4}|<year>|yyyy))|\(c\)|©)"
-    r"(?![^\n]*(?:licen[cs]|permi|grant|use|distribut|commercial|must|shall|only\b|not\b|subject|under\b))[^\n]*$"
+    r"(?![^\n]*(?:licen[cs]|permi|grant|use|distribut|commercial|must|shall|only\b|not\b|subject|under\b))"
+    rf"(?![^\n]*{license_passages.CONDITION.pattern})[^\n]*$"
 )
 
 
@@ -116,7 +117,7 @@ class Texts:
                     first, last = there[best][start - 1] + 1, there[best][end]
                     if _same_letters(words[first:last], text[start:end]):
                         left[first:last] = False
-                    elif last - first <= REPLACED:
+                    elif last - first <= REPLACED and not {*text[start:end]} <= {*words[first:last]}:
                         missing.append(" ".join(text[start:end]))
         return Match(sorted(set(names)), left, missing)
 

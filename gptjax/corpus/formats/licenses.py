@@ -18,7 +18,8 @@ from gptjax.corpus.formats import comments, license_names, license_passages, lic
 _SPDX_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() -]{2,200})")
 # What a licence's text must not leave out: a permission. In longer passages it is a matter of form.
 _PERMISSION = re.compile(
-    r"\b(?:use|copy|modify|publish|distribute|sublicense|sell|without|any purpose|permitted|granted)\b"
+    r"\b(?:use|copy|modify|publish|distribute|sublicense|sell|without|any purpose|permitted|granted|"
+    r"associated documentation)\b"
 )
 _STRUCK_OUT = 12  # words
 # A paragraph at the beginning that is nothing but a title, such as 'Acme Open Source License Agreement, Version 1.0'.

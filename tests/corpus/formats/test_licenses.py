@@ -92,6 +92,9 @@ def test_what_changes_nothing_beside_a_known_licence_is_passed_over(text, name):
 @pytest.mark.parametrize(
     "text",
     [
+        f"Copyright (c) 1999 Acme. Training of models on this is prohibited.\n\n{MIT}",
+        f"{MIT}\nDie Nutzung ist nur zu nichtkommerziellen Zwecken gestattet.",
+        MIT.replace("sublicense, ", ""),
         f"You need a license\n\nfrom us for production.\n\n{MIT}",
         f"Acme Evaluation License\n\n{MIT}",
         f"Acme Open Source License\nforbids\n\n{MIT}",
