@@ -2,9 +2,9 @@
 
   python experiments/grpo/word_problems.py --folder=runs/word_problems --seeds=3
 
-Makes problems of two steps with small numbers, a base that has learned from written solutions, and for each seed a run
-of GRPO (`training.reward = final_number`) from it. Finished runs are not trained again. Writes word_problems.csv beside
-this file.
+Makes problems of two steps with small numbers, a base that learns from written solutions and is stopped when one in six
+of its answers is right, and for each seed a run of GRPO (`training.reward = final_number`) from it. Finished runs are
+not trained again. Writes word_problems.csv and word_problems.png beside this file.
 """
 
 import argparse
@@ -14,30 +14,32 @@ from pathlib import Path
 
 import measure
 
+from gptjax.training.plots import compare_runs
+
 HERE = Path(__file__).parent
 NAMES, THINGS = ("Ann", "Tom", "Eva", "Ben", "Mia", "Sam"), ("apples", "pens", "books", "coins", "cards", "stones")
 PROBLEMS, HELD_OUT = 4000, 300
-LENGTHS = {"data.source_length": 80, "data.sequence_length": 120, "model.max_positions": 120}
+LENGTHS = {"data.source_length": 76, "data.sequence_length": 112, "model.max_positions": 112}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--base_steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--base_steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=200)
     options = parser.parse_args()
     data, base = prepared(options.folder), options.folder / "base"
     measure.train(base, data, {
         "training.objective": "completion", "training.duration": f"{options.base_steps} steps",
-        "training.batch_size": 16, "optimizer.learning_rate": 2e-3, "evaluation.every": "200 steps",
-        **measure.OF_MODEL, **LENGTHS,
+        "training.batch_size": 16, "optimizer.learning_rate": 2e-3, "evaluation.every": "50 steps",
+        "schedule.name": "constant", "schedule.warmup": "50 steps", **measure.OF_MODEL, **LENGTHS,
     })  # fmt: skip
-    rows = []
+    rows, runs = [], []
     for seed in range(options.seeds):
         run = options.folder / f"grpo_{seed}"
         measure.train(run, data, measure.on_policy("grpo", seed, base, base, options.steps) | LENGTHS | {
-            "training.reward": "final_number", "training.batch_size": 16, "evaluation.every": "50 steps",
+            "training.reward": "final_number", "training.batch_size": 16, "evaluation.every": "20 steps",
             "optimizer.learning_rate": 1e-4,
         })  # fmt: skip
         rows.append(measure.row("GRPO", seed, run))
@@ -46,6 +48,8 @@ def main() -> None:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+        runs.append(run)
+        compare_runs({"GRPO": runs}, HERE / "word_problems.png", "validation/reward")
 
 
 def prepared(folder: Path) -> Path:
