@@ -112,7 +112,7 @@ def test_what_looks_like_a_harmless_passage_hides_no_condition(text):
 @pytest.mark.parametrize("longest", [400, pytest.param(10_000, marks=pytest.mark.exhaustive)])  # words of a licence
 def test_every_known_text_is_recognized_as_itself_also_when_it_is_wrapped_and_signed(longest):
     some = [(name, words) for name, words in WORDS.items() if words.count(" ") < longest]
-    assert len(some) >= 50
+    assert len(some) >= 30
     for name, words in some:
         text = "Copyright (C) 1999-2024 Ann Example <ann@example.org>\n\n" + textwrap.fill(words, 72).upper()
         assert is_allowed(licenses.of_text(text), (name,)), name
