@@ -15,6 +15,7 @@ prepares a batch while the devices compute.
 from __future__ import annotations
 
 import bisect
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,9 @@ from gptjax.settings import MeshSettings
 
 TOKENS = {"cpu": 1 << 10}  # tokens that a device reads together, by platform: on a CPU, more tokens are not faster
 MOST_TOKENS = 1 << 14  # on any other platform
-LOGITS = 1 << 25  # maximum number of a device's float32 logits
+LOGITS = {"cpu": 1 << 20}  # float32 logits that a device has at a time: on a CPU, more would not stay in its cache
+MOST_LOGITS = 1 << 25  # on any other platform
+FEWEST_LENGTHS = 6  # of rows, unless fewer hold all groups without unused room
 SHORTEST = 256  # tokens of the shortest row; a quarter of that for a source
 AXIS = "data"
 
@@ -97,7 +100,10 @@ class LogLikelihoods:
         self.mesh = mesh_of(jax.local_devices()) if mesh is None else mesh
         self.params = jax.tree.map(functools.partial(_copied, mesh=self.mesh), params)
         self.readers = self.mesh.shape[AXIS]  # devices, or groups of devices, that read their own rows
-        self.tokens = TOKENS.get(self.mesh.devices.flat[0].platform, MOST_TOKENS)
+        platform = self.mesh.devices.flat[0].platform
+        self.tokens = TOKENS.get(platform, MOST_TOKENS)
+        most = max(1, LOGITS.get(platform, MOST_LOGITS) // family.config.vocab_size)
+        self.piece = min(self.tokens, 1 << (most.bit_length() - 1))  # positions whose logits exist at the same time
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
         """Yields the index of each request and its score in the order of computation: longest first, so that too little
@@ -114,9 +120,11 @@ class LogLikelihoods:
     def _batches(self, requests: Sequence[Continued]) -> Iterator[tuple[tuple[int, int], list[_Row]]]:
         """Batches of rows of one shape, with at most as many rows as all devices read together."""
         waiting = sorted(self._groups(requests), key=lambda group: group.size)  # the longest are taken from the end
+        lengths = row_lengths([group.size[0] for group in waiting])
         shape, rows = (0, 0), list[_Row]()
         while waiting:
-            wanted = rounded(waiting[-1].size[0], SHORTEST), rounded(waiting[-1].size[1], SHORTEST // 4)
+            length, source_length = waiting[-1].size
+            wanted = lengths[bisect.bisect_left(lengths, length)], rounded(source_length, SHORTEST // 4)
             if rows and (wanted[0] != shape[0] or wanted[1] > shape[1] or len(rows) == self._num_rows(shape)):
                 yield shape, rows
                 rows = []
@@ -169,11 +177,12 @@ class LogLikelihoods:
             for name, values in zip(sources, laid.source):
                 sources[name][number, : len(values)] = values
             scored[number // B] += [(number % B * length + place, token) for place, token in laid.scored]
-        Q = max(SHORTEST, 1 << (max(map(len, scored)) - 1).bit_length())
-        asked = np.zeros((n, Q, 2), np.int32)
+        pieces = -(-B * length // self.piece)
+        asked = np.zeros((n, pieces * self.piece, 2), np.int32)
         for device, pairs in enumerate(scored):
             asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
-        inputs = [*arrays.values(), *sources.values(), asked.reshape(n * Q, 2)]
+        used = np.array([-(-len(pairs) // self.piece) for pairs in scored], np.int32)
+        inputs = [*arrays.values(), *sources.values(), asked.reshape(n * pieces, self.piece, 2), used]
         placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
         with jax.set_mesh(self.mesh):
             return B, _score(self.family, self.mesh, self.params, *placed)
@@ -208,14 +217,41 @@ def _copied(x: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.device_put(x, NamedSharding(mesh, sharding.spec if isinstance(sharding, NamedSharding) else P()))
 
 
-def rounded(length: int, shortest: int) -> int:
-    """Rounds a length up to 0, to `shortest`, or to one of four equally spaced lengths up to each of its doublings."""
+def rounded(length: int, shortest: int, steps: int = 4) -> int:
+    """Rounds a length up to 0, to `shortest`, or to one of `steps` equally spaced lengths up to each of its
+    doublings."""
     if length <= shortest:
         return shortest if length else 0
-    step = shortest // 4
-    while length > 8 * step:
+    step = shortest // steps
+    while length > 2 * steps * step:
         step *= 2
     return -(-length // step) * step
+
+
+def row_lengths(sizes: Sequence[int]) -> list[int]:
+    """The lengths of rows that leave the least room unused if each group is in the shortest row that holds it.
+
+    There are as many as `rounded` would give, since each length is a program to compile, but at least FEWEST_LENGTHS.
+    They are chosen among 16 per doubling by dynamic programming: the best k lengths for the groups up to a size are
+    this size and the best k - 1 lengths for the groups up to some smaller size.
+    """
+    counts = collections.Counter(rounded(size, SHORTEST, steps=16) for size in sizes)
+    lengths = np.array(sorted(counts))
+    up_to = np.cumsum([0, *(counts[length] for length in lengths.tolist())])  # groups that the first n lengths hold
+    most = min(len(lengths), max(FEWEST_LENGTHS, len({rounded(size, SHORTEST) for size in sizes})))
+    room = np.full(len(lengths) + 1, np.inf)  # the least room of rows for the groups of the first n lengths
+    room[0] = 0
+    before = []  # for each k and n: the number of lengths before the last of the chosen ones
+    for _ in range(most):
+        tried = room[None, :-1] + (up_to[1:, None] - up_to[None, :-1]) * lengths[:, None]
+        tried[np.triu_indices(len(lengths), 1)] = np.inf
+        before.append(tried.argmin(axis=1))
+        room = np.concatenate([[np.inf], tried.min(axis=1)])
+    chosen, n = [], len(lengths)
+    for of_k in reversed(before):
+        chosen.append(int(lengths[n - 1]))
+        n = int(of_k[n - 1])
+    return chosen[::-1]
 
 
 def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
@@ -290,10 +326,12 @@ def _score_places(
     source_BS: jax.Array,
     source_segments_BS: jax.Array,
     source_positions_BS: jax.Array,
-    asked_Q2: jax.Array,
+    asked_Pq2: jax.Array,
+    used_1: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """For each q, the log-likelihood of token asked_Q2[q, 1] at position asked_Q2[q, 0], and whether it is the most
-    likely token there. Positions are numbered through all rows."""
+    """For each q of a piece p, the log-likelihood of token asked_Pq2[p, q, 1] at position asked_Pq2[p, q, 0], and
+    whether it is the most likely token there. Positions are numbered through all rows. Only the first used_1[0] pieces
+    are computed: their number differs between batches, and is no part of the program."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
         seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
@@ -316,8 +354,9 @@ def _score_places(
         loses_qV = jnp.where(is_earlier_qV, logits_qV < at_tokens_q1, logits_qV <= at_tokens_q1)
         return nats_q, loses_qV.all(axis=-1)
 
-    pieces = 1  # the logits of one piece must fit into LOGITS
-    while asked_Q2.shape[0] // pieces * family.config.vocab_size > LOGITS and asked_Q2.shape[0] % (2 * pieces) == 0:
-        pieces *= 2
-    scores = jax.lax.map(score_some, asked_Q2.reshape(pieces, -1, 2))
-    return jax.tree.map(lambda x: x.reshape(-1), scores)
+    def score_piece(p: jax.Array, made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        of_piece = score_some(jax.lax.dynamic_index_in_dim(asked_Pq2, p, keepdims=False))
+        return jax.tree.map(lambda all_Pq, some_q: all_Pq.at[p].set(some_q), made, of_piece)
+
+    blank = jnp.zeros(asked_Pq2.shape[:2], jnp.float32), jnp.zeros(asked_Pq2.shape[:2], bool)
+    return jax.lax.fori_loop(0, used_1[0], score_piece, blank)

@@ -1,6 +1,7 @@
 """Log-likelihoods in batches equal those of single sequences, on any number of devices, with few programs."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from compiled_work import work_of
 from random_models import MAX_POSITIONS, TOKENIZER, make_model
 
 from gptjax.evaluation import loglikelihood
-from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of, rounded
+from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of, rounded, row_lengths
 from gptjax.inference.decode import decoding_params
 from gptjax.model.decoder import Decoder
 from gptjax.model.decoder_family import DecoderFamily
@@ -98,8 +99,10 @@ def test_batches_and_devices_change_nothing(seed, count, devices, together, fiel
         assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
 
 
-def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent):
+def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monkeypatch):
     """What they send each other is activations: no matrix, and no logits of a whole vocabulary."""
+    # The program does not say how many pieces of logits a batch has; one piece can be counted.
+    monkeypatch.setattr(jax.lax, "fori_loop", lambda first, end, body, made: body(first, made))
     params, config = make_model(feedforward_width=1024, vocab_size=4096, tied_embeddings=False)
     family, requests = family_of(config.model), drawn(0, 40)
     products = {}
@@ -148,7 +151,7 @@ def sent(monkeypatch):
 
     def instead(family, mesh, params, *inputs):
         batches.append(jax.device_get(inputs))
-        return np.zeros(len(inputs[-1])), np.zeros(len(inputs[-1]))
+        return np.zeros(inputs[-2].shape[:2]), np.zeros(inputs[-2].shape[:2])
 
     monkeypatch.setattr(loglikelihood, "_score", instead)
     return batches
@@ -187,8 +190,23 @@ def test_any_lengths_need_few_programs(model, sent):
         Continued([*[*range(4)], *draw.integers(4, 99, length)], draw.integers(1, length)) for length in range(2, 600)
     ]
     answers(family_of(config), params, requests * 2)
-    assert len({str([x.shape for x in batch]) for batch in sent}) <= 32
+    assert len({str([x.shape for x in batch]) for batch in sent}) <= 16
     assert [rounded(length, 256) for length in (0, 1, 256, 257, 385, 512, 513)] == [0, 256, 256, 320, 448, 512, 640]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lengths_of_rows_are_the_best_of_all_choices(seed):
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(1, 900, 20).tolist()
+    candidates = sorted({rounded(size, 256, steps=16) for size in sizes})
+
+    def room(lengths):
+        return sum(min(length for length in lengths if length >= size) for size in sizes)
+
+    found = row_lengths(sizes)
+    same_number = itertools.combinations(candidates, len(found))
+    assert len(found) >= min(6, len(candidates))
+    assert room(found) == min(room(lengths) for lengths in same_number if lengths[-1] == candidates[-1])
 
 
 @pytest.mark.parametrize("request_", [Continued([1, 2], 0), Continued([1, 2], 2)], ids=["no context", "no token"])
@@ -198,7 +216,24 @@ def test_a_request_that_scores_nothing_is_refused(model, request_):
         answers(family_of(config), params, [request_])
 
 
-def test_long_contexts_are_read_in_pieces(model):
+MANY = [Continued([number, *range(10, 50)], 30) for number in range(4, 44)]
+
+
+def test_logits_in_pieces_are_those_of_the_whole(model, monkeypatch):
+    monkeypatch.setitem(loglikelihood.LOGITS, "cpu", 32 * TOKENIZER.vocab_size)
+    params, config = model
+    for request, score in zip(MANY, answers(family_of(config), params, MANY), strict=True):
+        assert score.nats == pytest.approx(alone(params, config, request)[0], abs=1e-4)
+
+
+def test_a_batch_has_as_many_pieces_of_logits_as_its_continuations_need(model, sent, monkeypatch):
+    monkeypatch.setitem(loglikelihood.LOGITS, "cpu", 32 * TOKENIZER.vocab_size)
+    answers(family_of(model[1]), model[0], MANY)
+    for *_, asked, used in sent:
+        assert asked.shape[1:] == (32, 2) and used[0] == -(-(asked[..., 1] > 0).sum() // 32) < len(asked)
+
+
+def test_long_contexts_are_read_together(model):
     params, _ = make_model(max_positions=1400, num_layers=1)
     config = dataclasses.replace(model[1], max_positions=1400, num_layers=1)
     tokens = np.random.default_rng(0).integers(4, TOKENIZER.vocab_size, 1300).tolist()
