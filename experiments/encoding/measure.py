@@ -1,4 +1,4 @@
-"""Compares the encode stage with SentencePiece's own threads, in alternating turns: see README.md."""
+"""Compares ways to the ids of a SentencePiece BPE model, in alternating turns: see README.md."""
 
 from __future__ import annotations
 
@@ -6,75 +6,138 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import sentencepiece
+import tokenizers
 from absl import app, flags
+from tokenizers import pre_tokenizers
 
+from gptjax import tokenizer
 from gptjax.corpus.documents import Document, DocumentWriter, rows_of
-from gptjax.corpus.engine import Stage, run_stage
-from gptjax.corpus.engine.local import LocalProcesses
+from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.encode import encode
 from gptjax.files import file_entry
+from gptjax.interop.tokenizer_json import tokenizer_json
 
-DATA = flags.DEFINE_string("data", None, "Folder of .md or .txt files.", required=True)
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece model.", required=True)
+DATA = flags.DEFINE_string("data", None, "Folder of text files.", required=True)
+ENDINGS = flags.DEFINE_list("endings", ".md,.txt,.py", "The files that are read, by the ends of their names.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "A SentencePiece BPE model, or its folder.", required=True)
 MEGABYTES = flags.DEFINE_float("megabytes", 24, "How many megabytes of the folder to read.")
-TURNS = flags.DEFINE_integer("turns", 3, "Timed turns, after one that is not timed.")
+TURNS = flags.DEFINE_integer("turns", 3, "Timed turns.")
 
-PARTS = 4
-CHUNK = 4096  # characters; SentencePiece is fastest on short texts
+SEGMENT = 1 << 12  # characters: about where SentencePiece is fastest
 OPTIONS = {"split": {"fraction": 0.05, "by": "document", "seed": 0}, "bos": False, "compare": {}}
 
 
-def main(argv: list[str]) -> None:
-    del argv
+def main(_) -> None:
     texts, size = read_texts()
-    model = sentencepiece.SentencePieceProcessor(model_file=TOKENIZER.value)
-    chunks = [text[i : i + CHUNK] for text in texts for i in range(0, len(text), CHUNK)]
-    with tempfile.TemporaryDirectory() as folder, LocalProcesses(2) as two, LocalProcesses(1) as one:
-        work = Path(folder)
-        inputs = write_shards(texts, work)
-        runs = {
-            "sentencepiece, 2 threads, whole documents": lambda: model.encode(texts, num_threads=2),
-            f"sentencepiece, 2 threads, chunks of {CHUNK} characters": lambda: model.encode(chunks, num_threads=2),
-            "gptjax encode stage, 2 workers": lambda: run_stage(stage, inputs, work, two),
-            "gptjax encode stage, 1 worker": lambda: run_stage(stage, inputs, work, one),
-        }
-        seconds = {name: [] for name in runs}
-        for turn in range(TURNS.value + 1):
-            for number, (name, run) in enumerate(runs.items()):
-                stage = Stage("encode", encode, version=len(runs) * turn + number, options=OPTIONS)
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
-    print(f"{size / 1e6:.1f} MB in {len(texts)} documents")
+    made = tokenizer.load(TOKENIZER.value)
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.file_bytes)
+    segments = [segment for text in texts for segment in cut_after_newlines(text)]
+    theirs = tokenizers.Tokenizer.from_str(tokenizer_json(made).decode())
+    pattern = made._words._pattern.pattern.replace("(?s:.)", r"[\s\S]")  # as Oniguruma writes it
+    theirs.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+
+    def fresh() -> tokenizer.Tokenizer:
+        """The tokenizer without the words of the turn before."""
+        again = tokenizer.load(TOKENIZER.value)
+        again.threads = 1
+        return again
+
+    runs: dict[str, Callable[[], Any]] = {
+        "sentencepiece, whole documents": lambda: model.encode(texts, num_threads=1),
+        "sentencepiece, cut after newlines": lambda: joined(model.encode(segments, num_threads=1), texts),
+        "tokenizers, its BPE with the same merges, by words": lambda: [
+            theirs.encode(text, add_special_tokens=False).ids for text in texts
+        ],
+        "gptjax, each word once": lambda: fresh().encode_batch(texts),
+        **tiktoken_run(made, texts),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in [*runs, "gptjax, the encode stage"]}
+    equal: dict[str, float] = {}
+    expected: Any = None
+    with tempfile.TemporaryDirectory() as folder:
+        task = stage_task(texts, Path(folder), made)
+        for _ in range(TURNS.value):
+            for name, run in runs.items():
+                start = time.process_time()
+                ids = run()
+                seconds[name].append(time.process_time() - start)
+                expected = ids if name.endswith("whole documents") else expected
+                equal[name] = np.mean([np.array_equal(a, b) for a, b in zip(ids, expected, strict=True)])
+                del ids
+            start = time.process_time()
+            encode(task, Path(folder))
+            seconds["gptjax, the encode stage"].append(time.process_time() - start)
+    print(f"{size / 1e6:.1f} MB in {len(texts)} documents, {made.vocab_size:,} tokens")
     for name, timed in seconds.items():
-        speeds = [size / 1e6 / value for value in timed[1:]]
-        print(f"| {name} | {statistics.median(speeds):.2f} | {min(speeds):.2f} | {max(speeds):.2f} |")
+        speeds = [size / 1e6 / value for value in timed]
+        same = f"{equal[name]:.1%}" if name in equal else ""
+        print(f"| {name} | {statistics.median(speeds):.2f} | {min(speeds):.2f} | {max(speeds):.2f} | {same} |")
 
 
 def read_texts() -> tuple[list[str], int]:
     texts, size = [], 0
     for path in sorted(Path(DATA.value).rglob("*.*")):
-        if path.suffix in (".md", ".txt") and size < MEGABYTES.value * 1e6:
-            texts.append(path.read_text(errors="replace"))
+        if path.suffix in ENDINGS.value and size < MEGABYTES.value * 1e6 and (text := path.read_text(errors="replace")):
+            texts.append(text.replace("▁", " "))
             size += len(texts[-1].encode())
     return texts, size
 
 
-def write_shards(texts: list[str], work: Path) -> list[dict]:
-    """Writes the stage's inputs: documents in PARTS files, and the tokenizer."""
-    tokenizer = work / "tokenizer.model"
-    tokenizer.write_bytes(Path(TOKENIZER.value).read_bytes())
-    inputs = []
-    for part in range(PARTS):
-        path = work / f"{part}.parquet"
-        with DocumentWriter(path) as writer:
-            for number, text in enumerate(texts[part::PARTS]):
-                writer.append(rows_of("books", Document(text, f"{part}/{number}"), 4_000_000, Counter()))
-        inputs.append({"documents": file_entry(path), "verdicts": [], "tokenizer": file_entry(tokenizer)})
-    return inputs
+def cut_after_newlines(text: str) -> list[str]:
+    """Parts of SEGMENT characters or more; no token contains a newline and another character."""
+    parts, start = [], 0
+    while (end := text.find("\n", start + SEGMENT) + 1) > 0:
+        parts.append(text[start:end])
+        start = end
+    return [*parts, text[start:]]
+
+
+def joined(ids: list[list[int]], texts: list[str]) -> list[list[int]]:
+    """The ids of documents from those of their parts."""
+    rest = iter(ids)
+    return [[i for _ in cut_after_newlines(text) for i in next(rest)] for text in texts]
+
+
+def tiktoken_run(made: tokenizer.Tokenizer, texts: list[str]) -> dict[str, Callable[[], Any]]:
+    """tiktoken with the same merges, if it is installed. It joins bytes, not characters."""
+    try:
+        import tiktoken
+    except ImportError:
+        return {}
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.file_bytes)
+    singles = {bytes([byte]): model.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)}
+    others = set(made.control_ids.values()) | set(singles.values())
+    of_text = [i for i in range(made.vocab_size) if i not in others]
+    by_bytes = singles | {made.decode_bytes([i]): i for i in sorted(of_text, key=lambda i: -model.get_score(i))}
+    ids = np.array(list(by_bytes.values()))
+    coding = tiktoken.Encoding(
+        "same",
+        pat_str=made._words._pattern.pattern,
+        mergeable_ranks={value: rank for rank, value in enumerate(by_bytes)},
+        special_tokens={},
+    )
+    return {"tiktoken with the same merges": lambda: [ids[coding.encode_ordinary(text)] for text in texts]}
+
+
+def stage_task(texts: list[str], work: Path, made: tokenizer.Tokenizer) -> Task:
+    """A task of the encode stage: all documents in one shard."""
+    path, saved = work / "documents.parquet", made.save(work)
+    with DocumentWriter(path) as writer:
+        for number, text in enumerate(texts):
+            writer.append(rows_of("texts", Document(text, str(number)), 1 << 30, Counter()))
+    inputs = {
+        "documents": file_entry(path),
+        "verdicts": [],
+        "tokenizer": file_entry(saved),
+        "most_held_out": 1 << 30,
+    }
+    return Task(0, inputs, OPTIONS, work)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import sentencepiece
 
 from gptjax.config import ConfigError
 from gptjax.tokenizer.interface import CONTROL_TOKENS, REPLACEMENT, Tokenizer
-from gptjax.tokenizer.sentencepiece_file import settings, with_control_tokens, without_dummy_prefix
+from gptjax.tokenizer.merges import MergeEncoder, can_encode
+from gptjax.tokenizer.sentencepiece_file import (
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    settings,
+    with_control_tokens,
+    without_dummy_prefix,
+)
+from gptjax.tokenizer.sentencepiece_file import pieces as pieces_of
 from gptjax.tokenizer.words import WordEncoder, word_pattern
 
 SPACE_MARK = "\u2581"  # '▁': SentencePiece represents a space by it
@@ -48,7 +58,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._continued = model  # encodes the text after a cut
         if self._prefix:
             self._continued = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(file_bytes))
-        self._words = self._word_encoder(pieces) if self.lossless and self.kind == "bpe" else None
+        self._fast = self._fast_encoder() if self.lossless and self.kind == "bpe" else None
 
     def with_controls(self, names: Sequence[str]) -> SentencePieceTokenizer:
         return SentencePieceTokenizer(with_control_tokens(self.file_bytes, names))
@@ -66,18 +76,20 @@ class SentencePieceTokenizer(Tokenizer):
         text = super().decode(ids)
         return text.removesuffix(" ") if self._suffix else text
 
-    def _word_encoder(self, pieces: list[str]) -> WordEncoder:
-        model = self._model
-        others = {i for i in range(len(pieces)) if model.is_control(i) or model.is_unknown(i) or model.is_byte(i)}
-        pattern = word_pattern(piece.replace(SPACE_MARK, " ") for i, piece in enumerate(pieces) if i not in others)
+    def _fast_encoder(self) -> MergeEncoder | WordEncoder:
+        """The fastest encoder whose ids are those of this BPE model."""
+        with_spaces = [replace(piece, text=piece.text.replace(SPACE_MARK, " ")) for piece in pieces_of(self.file_bytes)]
+        pattern = word_pattern(piece.text for piece in with_spaces if piece.type in (NORMAL, USER_DEFINED, UNUSED))
+        if can_encode(with_spaces):
+            return MergeEncoder(with_spaces, pattern)
         return WordEncoder(pattern, self._encode_words, known={SPACE_MARK: self._space_mark_ids})
 
     def _encode_words(self, words: Sequence[str], threads: int) -> list[list[int]]:
         return self._continued.encode([word.encode() for word in words], num_threads=threads)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if self._words is not None:
-            return [self._words.ids(self._begun(text), self.threads) for text in texts]
+        if self._fast is not None:
+            return self._fast.ids(list(map(self._begun, texts)), self.threads)
         segments = [self._segments(text) for text in texts]
         first = self._encode([parts[0] for parts in segments], self._model)
         rest = iter(self._encode([part for parts in segments for part in parts[1:]], self._continued))

@@ -43,8 +43,11 @@ class WordEncoder:
         self._known = {word: array("i", ids).tobytes() for word, ids in known.items()}
         self._remembered, self._characters = dict(self._known), 0
 
-    def ids(self, text: str, threads: int = 1) -> np.ndarray:
-        """int32 [tokens]."""
+    def ids(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
+        """int32 [tokens] for each text."""
+        return [self._ids(text, threads) for text in texts]
+
+    def _ids(self, text: str, threads: int) -> np.ndarray:
         parts: list[bytes] = []
         for words in self.words(text):
             ids_of = self._remembered  # another thread may begin a new one
@@ -77,6 +80,11 @@ def word_pattern(pieces: Iterable[str]) -> re.Pattern[str]:
     mixed = {character for piece in longer if piece.strip(piece[0]) for character in piece}
     repeated = {piece[0] for piece in longer} - mixed - {" "}
     inside = mixed if any(" " in piece.lstrip(" ") for piece in longer) else mixed - {" "}
-    words = [f" *[{''.join(map(re.escape, sorted(inside)))}]+"] if inside else []
-    runs = [f"{re.escape(character)}+" for character in sorted(repeated)]
+    words = [f" *[{''.join(map(_escaped, sorted(inside)))}]+"] if inside else []
+    runs = [f"{_escaped(character)}+" for character in sorted(repeated)]
     return re.compile("|".join([*words, " +", *runs, "(?s:.)"]))
+
+
+def _escaped(character: str) -> str:
+    """The character in a pattern that `re` and the regular expressions of Rust read alike."""
+    return f"\\{character}" if character in r"\^$.|?*+()[]{}-&~#" else character

@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,11 +13,22 @@ from sentencepiece_models import FOREIGN, LLAMA, TEXT, sentencepiece_model
 
 from gptjax.config import ConfigError
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, load, words
+from gptjax.tokenizer.merges import can_encode
+from gptjax.tokenizer.sentencepiece_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, Piece
 from gptjax.tokenizer.training import train_sentencepiece
 from gptjax.tokenizer.words import word_pattern
 
 BPE = train_sentencepiece([TEXT[i : i + 2000] for i in range(0, len(TEXT), 2000)], "bpe", 600)
 BYTE = ByteTokenizer()
+
+
+def without_merges(tokenizer):
+    """The tokenizer as it would be if its ids could not be had from merges alone."""
+    with mock.patch("gptjax.tokenizer.sentencepiece_model.can_encode", return_value=False):
+        return SentencePieceTokenizer(tokenizer.file_bytes)
+
+
+BY_WORDS = without_merges(BPE)
 LOSSLESS = pytest.mark.parametrize("tokenizer", [BPE, BYTE], ids=["bpe", "byte"])
 
 anything = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
@@ -45,23 +57,45 @@ def test_any_text_is_decoded_unchanged(tokenizer, text):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(anything, max_size=4), st.integers(1, 30), st.integers(0, 20))
-def test_words_that_are_encoded_once_have_the_ids_of_the_whole_text(texts, block, most):
-    with mock.patch.multiple("gptjax.tokenizer.words", BLOCK=block, MOST_CHARACTERS=most):
-        encoded = BPE.encode_batch(texts)
-        for text, ids in zip(texts, encoded):
-            assert "".join(word for words in BPE._words.words(text) for word in words) == text
+def test_both_fast_encoders_give_the_ids_of_sentencepiece(texts, block, most):
+    with mock.patch.multiple(words, BLOCK=block, MOST_CHARACTERS=most):
+        by_merges, by_words = (tokenizer.encode_batch(texts) for tokenizer in (BPE, BY_WORDS))
+        for text, one, other in zip(texts, by_merges, by_words):
+            assert one.tolist() == other.tolist()
+            assert "".join(word for some in BY_WORDS._fast.words(text) for word in some) == text
             if "▁" not in text:
-                assert ids.tolist() == BPE._model.encode(text)
+                assert one.tolist() == BPE._model.encode(text)
 
 
 def test_a_word_is_encoded_once():
-    own = SentencePieceTokenizer(BPE.file_bytes)
-    with mock.patch.object(own._words, "_encode", wraps=own._words._encode) as encode:
+    own = without_merges(BPE)
+    with mock.patch.object(own._fast, "_encode", wraps=own._fast._encode) as encode:
         own.encode_batch(["def one(two):\n    return 12\n", "    return two"])
         again = own.encode_batch(["    return one(two): def\n"])
     asked = [word for call in encode.call_args_list for word in call.args[0]]
     assert sorted(asked) == sorted({"def", " one(two):", "\n", "    return", " ", "1", "2", " two", " def"})
     assert own.decode(again[0]) == "    return one(two): def\n"
+
+
+def test_real_text_has_the_ids_of_sentencepiece_with_any_number_of_threads():
+    texts = [Path(module.__file__).read_text() for module in (random, subprocess)] + ["日本語 の ▂", "é" * 300]
+    expected = BPE._model.encode(texts)
+    for tokenizer in (BPE, BY_WORDS):
+        for tokenizer.threads in (1, 2):
+            assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+
+
+def test_the_pieces_decide_whether_merges_alone_give_the_ids():
+    made = [Piece("a", -3, NORMAL), Piece("ab", -1, NORMAL), Piece("b ", -2, NORMAL), Piece("\n", 0, USER_DEFINED)]
+    assert can_encode(made) and can_encode([*made, Piece("<s>", 0, CONTROL)])
+    for more, why in {
+        Piece("bb", -2, NORMAL): "a score that two pieces share",
+        Piece("bb", -9, UNUSED): "a piece that is taken apart again",
+        Piece("<x>", 0, USER_DEFINED): "a symbol of several characters, found before any merge",
+        Piece("\nb", -9, NORMAL): "a piece that goes on after a symbol of the user",
+        Piece("ab", -9, NORMAL): "a piece that is there twice",
+    }.items():
+        assert not can_encode([*made, more]), why
 
 
 @LOSSLESS
