@@ -25,7 +25,7 @@ class DuplicateSettings(Section):
     resembling: Literal["kept", "chain"] = "kept"
     scope: Literal["global", "source"] = "global"  # source: compare only documents of the same source
     earlier: tuple[str, ...] = ()  # prepared folders: drop documents that are copies of documents in them
-    memory_megabytes: Count = 512  # for finding equal keys; the rest goes to disk
+    memory_megabytes: Count = 512  # for finding equal keys; the rest goes to disk. 100 bytes per copy are in addition
 
 
 @dataclasses.dataclass(frozen=True)
