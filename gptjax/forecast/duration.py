@@ -24,6 +24,8 @@ FLOAT8 = (
     1.5  # rate of 8-bit products, rounding included, per rate of bfloat16 ones: whole steps gain 1.17 to 1.39 times
 )
 
+CACHE = 10  # how many times as fast a processor's cache is as its memory
+
 
 class Cases(NamedTuple):
     """A number in the three cases."""
@@ -42,6 +44,7 @@ class Efficiency:
       memory, links: fraction of the rate of the memory, and of links and network.
       hidden: fraction of the communication that overlaps with computation.
       start: seconds to start a kernel.
+      cached: kernels that move at most so many bytes find them in the processor's cache, which is CACHE times as fast.
       hop: seconds for each further device or node of a ring.
       sources: the source of each fraction.
     """
@@ -54,6 +57,7 @@ class Efficiency:
     start: Cases
     hop: Cases
     sources: Mapping[str, str]
+    cached: float = 0.0
 
 
 _HIDDEN, _HOP = Cases(0.0, 0.5, 1.0), Cases(4e-6, 2e-6, 1e-6)
@@ -86,14 +90,16 @@ EFFICIENCIES: Mapping[str, Efficiency] = {
     "cpu": Efficiency(
         products=Cases(0.55, 0.78, 0.95),
         attention=Cases(0.55, 0.78, 0.95),
-        memory=Cases(0.42, 0.60, 0.85),
+        memory=Cases(0.50, 0.80, 0.95),
         links=Cases(0.30, 0.50, 0.80),
         hidden=Cases(0.0, 0.0, 0.0),
-        start=Cases(2e-5, 1e-5, 5e-6),
+        start=Cases(1e-5, 2e-6, 1e-6),
         hop=Cases(1e-4, 5e-5, 2e-5),
+        cached=8e6,
         sources={
             "products": "fitted to experiments/throughput: 51, 2,132 and 7,560 ms per step of three GPT-2 shapes in "
-            "float32, for which these shares give 52, 2,162 and 6,849 ms where the fastest product reaches 213 GFLOP/s",
+            "float32 where the fastest product reaches 213 GFLOP/s",
+            "memory, start, cached": "fitted to the processor seconds of 13 configs in experiments/plan",
         },
     ),
 }
@@ -153,7 +159,8 @@ def _divided(kernels: Iterable[Kernel]) -> tuple[list[Kernel], list[Kernel]]:
 def _kernel(kernel: Kernel, reached: Efficiency, case: int, hardware: Hardware, peak: float) -> float:
     share = (reached.attention if kernel.kind == "attention" else reached.products)[case]
     rate = peak * share * (FLOAT8 if kernel.float8 else 1.0)
-    moved = kernel.bytes / (hardware.bandwidth * reached.memory[case])
+    rate_of_memory = hardware.bandwidth * reached.memory[case] * (CACHE if kernel.bytes <= reached.cached else 1)
+    moved = kernel.bytes / rate_of_memory
     return max(kernel.flops / rate, moved) + reached.start[case]
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from gptjax.forecast.duration import EFFICIENCIES, Cases, send_seconds, step_time
+from gptjax.forecast.duration import CACHE, EFFICIENCIES, Cases, send_seconds, step_time
 from gptjax.forecast.hardware import BY_NAME
 from gptjax.forecast.kernels import Kernel
 from gptjax.forecast.memory import Memory
@@ -32,6 +32,16 @@ def test_a_kernel_takes_the_longer_time_of_its_products_and_its_bytes():
     moved = 1e12 / PEAK / shares.products.likely * H100.bandwidth * shares.memory.likely
     balanced = step_time(needs(Kernel("product", 1e12, False, moved, 1)), H100, PEAK)
     assert balanced.step.likely == pytest.approx(1e12 / PEAK / shares.products.likely, rel=0.01)  # not the sum
+
+
+def test_on_processors_small_kernels_find_their_arrays_in_the_cache():
+    shares, here = EFFICIENCIES["cpu"], dataclasses.replace(H100, platform="cpu", bandwidth=25e9)
+
+    def seconds(moved, times=1):
+        return step_time(needs(Kernel("other", 0.0, False, moved, times)), here, 1e11).step.likely
+
+    assert seconds(8e9) == pytest.approx(8e9 / 25e9 / shares.memory.likely, rel=1e-3)
+    assert seconds(8e6, 1000) == pytest.approx(seconds(8e9) / CACHE + 1000 * shares.start.likely, rel=1e-3)
 
 
 def test_none_half_or_all_of_the_communication_is_hidden():
