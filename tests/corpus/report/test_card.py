@@ -135,13 +135,13 @@ def test_what_was_repaired_and_masked_is_told_by_kind():
 def test_the_public_summary_has_the_sections_of_the_template_and_only_figures_of_the_manifest(prepared):
     output, manifest = prepared
     told = (output / "public_summary.md").read_text()
-    for number in ("1.", "1.1", "1.2", "1.3", "2.", "2.1", "2.3", "2.4", "2.5", "2.6", "3.", "3.1", "3.2", "3.3"):
-        assert re.search(rf"^##+ {re.escape(number)} ", told, re.M), number
+    numbers = "1. 1.1 1.2 1.3 2. 2.1 2.2 2.2.1 2.2.2 2.3 2.4 2.5 2.6 3. 3.1 3.2 3.3".split()
+    assert re.findall(r"^##+ (\S+) ", told, re.M) == numbers
     tokens = sum(of["tokens"] for of in manifest["splits"].values())
     assert f"less than 1 billion tokens ({tokens:,} tokens" in told
     assert cells(told, "a")[1] == "text" and cells(told, "a")[3] == "CC0 \\| &lt;b&gt;"
     assert cells(told, "near duplicate")[1] == "1" and cells(told, "en")[1] == "20"
-    assert told.count("to be stated by the provider") >= 10 and "None in this folder" in told
+    assert told.count("to be stated by the provider") >= 30 and "None in this folder" in told
     assert public_summary.page(json.loads((output / "manifest.json").read_text())) == told, "from the manifest alone"
 
 
