@@ -22,10 +22,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 from rich.text import Text
 
-from gptjax import cli, tokenizer
+from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, suggestion
 from gptjax.conversation import BadConversation, Renderer, checked, template_of
@@ -38,14 +37,10 @@ from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text
-from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, output_file
 from gptjax.runtime import use_compilation_cache
-from gptjax.settings import ModelSettings
 from gptjax.terminal import Console, write_raw
-from gptjax.training.checkpoint import load_for_inference, saved_config
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.trained_model import load_trained_model
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
@@ -118,41 +113,21 @@ def load_chat() -> tuple[Chat, str, Adapters]:
       ConfigError: neither the run nor an adapter was trained on conversations, or files do not belong together.
     """
     mesh = decoding_mesh(MESH.value)
-    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
-    run_tokenizer = tokenizer.load(WORKDIR.value)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
-    if ADAPTER.value and saved_config(WORKDIR.value).model.lora_rank:
-        raise ConfigError(f"--adapter={ADAPTER.value[0]}: must not be given for a run that has an adapter itself")
-    base = hash_of_params(metadata, EMA.value)
-    loaded = {name: load_adapter(name, WORKDIR.value, config.model, base) for name in ADAPTER.value}
-    fingerprint = metadata["fingerprint"]
+    model = load_trained_model(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
+    loaded, fingerprint = model.adapters(ADAPTER.value), model.fingerprint
     templates = [fingerprint.get("template"), *(adapter.template for adapter in loaded.values())]
     if not (template := next(filter(None, templates), None)):
         raise ConfigError(
             f"--workdir={WORKDIR.value}: the run was trained on {fingerprint.get('windows', 'text')} data, not on "
             "conversations: fine-tune it by configs/instructions.py, or let gptjax sample continue a text"
         )
-    if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":  # only its matrix products are faster
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    renderer = Renderer(template_of(template, "template"), run_tokenizer)
-
-    def generator_of(params: Any, model: ModelSettings) -> Generator:
-        return Generator(
-            params,
-            dataclasses.replace(config, model=model),
-            run_tokenizer,
-            begin_id=fingerprint["begin_id"],
-            end_id=renderer.end_id,
-            weights=WEIGHTS.value,
-            mesh=mesh,
-        )
-
-    adapters = Adapters(list(loaded), functools.cache(lambda name: generator_of(*loaded[name].over(params))))
-    generator = adapters.generator(adapters.names[0]) if loaded else generator_of(params, config.model)
-    count = sum(x.size for x in jax.tree.leaves(params))
+    renderer = Renderer(template_of(template, "template"), model.tokenizer)
+    options: dict[str, Any] = {"end_id": renderer.end_id, "weights": WEIGHTS.value}
+    adapters = Adapters(list(loaded), functools.cache(lambda name: model.generator(loaded[name], **options)))
+    generator = adapters.generator(adapters.names[0]) if loaded else model.generator(**options)
     title = (
-        f"{WORKDIR.value}: step {metadata['step']:,}, {count:,} parameters, {generator.weights}, template "
-        f"{renderer.template.name}"
+        f"{WORKDIR.value}: step {model.metadata['step']:,}, {model.num_parameters:,} parameters, {generator.weights}, "
+        f"template {renderer.template.name}"
     )
     return Chat(generator, renderer, SYSTEM.value or renderer.template.system), title, adapters
 

@@ -24,13 +24,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from rich.text import Text
 
-from gptjax import cli, tokenizer
+from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
@@ -42,14 +40,12 @@ from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.inference.timing import Timing
-from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
-from gptjax.settings import Settings
 from gptjax.terminal import Console, set_up_streams, write_raw
-from gptjax.training.checkpoint import load_for_inference, saved_config
-from gptjax.training.checkpoint_format import hash_of_params, means_average
-from gptjax.training.run_metadata import check_tokenizer, code_changes
+from gptjax.trained_model import TrainedModel, load_trained_model
+from gptjax.training.checkpoint_format import means_average
+from gptjax.training.run_metadata import code_changes
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
@@ -134,7 +130,8 @@ def write_text() -> None:
         completions += [(name, completion) for completion in of_adapter]
     say(notes, [completion for _, completion in completions], timing)
     if json_path:
-        write_json(json_path, completions, timing, run.is_average, generator.weights)
+        is_average = means_average(run.metadata, EMA.value)
+        write_json(json_path, completions, timing, is_average, generator.weights)
         notes.print(f"{counted(len(completions), 'completion')} in {JSON.value}", style="dim")
 
 
@@ -219,19 +216,7 @@ def as_typed(flag: str, text: str) -> str:
     return cli.unescaped(flag, text) if ESCAPES.value else text
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A trained model; is_average: whether its parameters are the moving average."""
-
-    params: Any
-    config: Settings
-    metadata: dict
-    tokenizer: tokenizer.Tokenizer
-    mesh: Mesh | None
-    is_average: bool
-
-
-def load_run(notes: Console) -> Run:
+def load_run(notes: Console) -> TrainedModel:
     """Loads the run's model and tokenizer, and prints which checkpoint was loaded.
 
     Raises:
@@ -239,49 +224,29 @@ def load_run(notes: Console) -> Run:
     """
     began = time.perf_counter()
     mesh = decoding_mesh(MESH.value)
-    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
-    run_tokenizer = tokenizer.load(WORKDIR.value)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
-    is_average = means_average(metadata, EMA.value)
-    count = sum(x.size for x in jax.tree.leaves(params))
+    run = load_trained_model(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
     platform = jax.default_backend() if mesh is None else f"{mesh.size} x {jax.default_backend()}"
-    # On a CPU, only matrix products are faster in bfloat16.
-    if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    for change in code_changes(metadata, config):
+    for change in code_changes(run.metadata, run.config):
         notes.print(f"changed: {change}", style="yellow")
     which = f"{CHECKPOINT.value}, " if CHECKPOINT.value in ("latest", "best") else ""
-    kind = f"moving average of {count:,} parameters" if is_average else f"{count:,} raw parameters"
+    is_average, count = means_average(run.metadata, EMA.value), f"{run.num_parameters:,}"
+    kind = f"moving average of {count} parameters" if is_average else f"{count} raw parameters"
     notes.print(
-        f"{WORKDIR.value}: step {metadata['step']:,} ({which}{kind}), {WEIGHTS.value or config.model.dtype} on "
+        f"{WORKDIR.value}: step {run.metadata['step']:,} ({which}{kind}), {WEIGHTS.value or run.config.model.dtype} on "
         f"{platform}, loaded in {time.perf_counter() - began:.1f} s",
         style="dim",
     )
-    return Run(params, config, metadata, run_tokenizer, mesh, is_average)
+    return run
 
 
-def make_generator(run: Run, adapter: str | None, notes: Console) -> Generator:
+def make_generator(run: TrainedModel, name: str | None, notes: Console) -> Generator:
     """The generator of the run's model, or of the model with an adapter."""
-    params, config = run.params, run.config
-    if adapter is not None:
-        if saved_config(WORKDIR.value).model.lora_rank:
-            raise ConfigError(f"--adapter={adapter}: must not be given for a run that has an adapter itself")
-        loaded = load_adapter(adapter, WORKDIR.value, config.model, hash_of_params(run.metadata, EMA.value))
-        params, model = loaded.over(params)
-        config = dataclasses.replace(config, model=model)
-        origin = "" if loaded.base else "; it does not say which model it was trained on"
-        notes.print(f"--adapter={adapter}: rank {loaded.config.lora_rank}{origin}", style="dim")
-    return Generator(
-        params,
-        config,
-        run.tokenizer,
-        source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
-        begin_id=run.metadata["fingerprint"].get("begin_id"),
-        objective=config.training.objective,
-        batch_size=BATCH_SIZE.value,
-        weights=WEIGHTS.value,
-        mesh=run.mesh,
-    )
+    adapter = None
+    if name is not None:
+        adapter = run.adapters([name])[name]
+        origin = "" if adapter.base else "; it does not say which model it was trained on"
+        notes.print(f"--adapter={name}: rank {adapter.config.lora_rank}{origin}", style="dim")
+    return run.generator(adapter, batch_size=BATCH_SIZE.value, weights=WEIGHTS.value)
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:

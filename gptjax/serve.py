@@ -16,7 +16,6 @@ also be in the environment variable GPTJAX_TOKEN, where other users of the machi
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -26,7 +25,7 @@ from typing import Any
 
 import jax
 
-from gptjax import cli, tokenizer
+from gptjax import cli
 from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
@@ -35,13 +34,10 @@ from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
-from gptjax.interop.adapters import load_adapter
 from gptjax.paths import existing_run, local_path
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, one_line
-from gptjax.training.checkpoint import load_for_inference, saved_config
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.trained_model import TrainedModel, load_trained_model
 
 VARIABLE = "GPTJAX_TOKEN"
 
@@ -99,14 +95,14 @@ def serve() -> None:
     check_origins()
     socket = listening(HOST.value, PORT.value)
     use_compilation_cache(worth_keeping=0.0)
-    generator, renderer, metadata, adapters = load_generators(notes)
+    generator, renderer, model, adapters = load_generators(notes)
     engine = start_engine(generator, adapters, notes)
     served = Served(
         name=served_name(),
         engine=engine,
         generator=generator,
         renderer=renderer,
-        fingerprint=f"step-{metadata['step']}-{hash_of_params(metadata, EMA.value)}",
+        fingerprint=f"step-{model.metadata['step']}-{model.params_hash}",
     )
     limits = Limits(
         seconds=MAX_SECONDS.value,
@@ -182,53 +178,31 @@ def served_name() -> str:
 
 def load_generators(
     notes: Console,
-) -> tuple[Generator, Renderer | None, dict[str, Any], dict[str, Generator]]:
-    """The run's model, what makes prompts from conversations, the checkpoint's metadata, and the adapters by name.
+) -> tuple[Generator, Renderer | None, TrainedModel, dict[str, Generator]]:
+    """The run's generator, what makes prompts from conversations, the run's model, and the adapters by name.
 
     Raises:
       ConfigError: the run's files do not belong together, or an adapter does not fit the run.
     """
-    mesh = decoding_mesh(MESH.value)
-    params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, mesh)
-    run_tokenizer = tokenizer.load(WORKDIR.value)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
-    fingerprint = metadata["fingerprint"]
+    model = load_trained_model(
+        WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value, decoding_mesh(MESH.value)
+    )
     renderer = None
-    if fingerprint.get("template"):
-        renderer = Renderer(template_of(fingerprint["template"], "template"), run_tokenizer)
-    if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":  # only its matrix products are faster
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-
-    def generator(params: Any, config: Any) -> Generator:
-        return Generator(
-            params,
-            config,
-            run_tokenizer,
-            source_tokenizer=tokenizer.load_of_sources(WORKDIR.value),
-            begin_id=fingerprint.get("begin_id"),
-            objective=config.training.objective,
-            weights=WEIGHTS.value,
-            mesh=mesh,
-        )
-
-    base = generator(params, config)
+    if template := model.fingerprint.get("template"):
+        renderer = Renderer(template_of(template, "template"), model.tokenizer)
+    base = model.generator(weights=WEIGHTS.value)
     adapters: dict[str, Generator] = {}
-    for name in ADAPTER.value:
+    for name, adapter in model.adapters(ADAPTER.value).items():
         if Path(name).name in (served_name(), *adapters):
             raise ConfigError(f"--adapter={name}: another model is served by the name {Path(name).name!r} (see --name)")
-        if saved_config(WORKDIR.value).model.lora_rank:
-            raise ConfigError(f"--adapter={name}: must not be given for a run that has an adapter itself")
-        loaded = load_adapter(name, WORKDIR.value, config.model, hash_of_params(metadata, EMA.value))
-        merged, model = loaded.over(params)
-        adapters[Path(name).name] = generator(merged, dataclasses.replace(config, model=model))
-    count = sum(x.size for x in jax.tree.leaves(params))
+        adapters[Path(name).name] = model.generator(adapter, weights=WEIGHTS.value)
     kind = f"template {renderer.template.name}" if renderer else "no chat template: it continues texts"
     notes.print(
-        f"{WORKDIR.value}: step {metadata['step']:,} ({CHECKPOINT.value}), {count:,} parameters, {base.weights} "
-        f"on {jax.default_backend()}, {kind}",
+        f"{WORKDIR.value}: step {model.metadata['step']:,} ({CHECKPOINT.value}), {model.num_parameters:,} parameters, "
+        f"{base.weights} on {jax.default_backend()}, {kind}",
         style="dim",
     )
-    return base, renderer, metadata, adapters
+    return base, renderer, model, adapters
 
 
 def start_engine(generator: Generator, adapters: dict[str, Generator], notes: Console) -> Engine:

@@ -13,6 +13,7 @@ from conversation_folder import random_conversations, write_conversations
 from training_runs import train_run
 
 from gptjax import chat as chat_command
+from gptjax import trained_model
 from gptjax.chat import CHANGED, Adapters, Terminal
 from gptjax.config import ConfigError, default
 from gptjax.conversation import Renderer, load_template, messages_of
@@ -179,7 +180,7 @@ def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkey
         params, config, metadata = load_for_inference(*arguments)
         return params, config, metadata | {"fingerprint": metadata["fingerprint"] | {"template": {}}}
 
-    monkeypatch.setattr(chat_command, "load_for_inference", of_a_run_on_text)
+    monkeypatch.setattr(trained_model, "load_for_inference", of_a_run_on_text)
     assert said(f"--workdir={tmp_path}/run", "--adapter=odd").out == adapted.out  # by the template of the adapter
     with pytest.raises(ConfigError, match="not on conversations"):
         said(f"--workdir={tmp_path}/run")

@@ -27,7 +27,7 @@ from absl import app, flags
 
 from gptjax import tokenizer
 
-flags.DEFINE_string("workdir", None, "A run of a Llama-like model with a sentencepiece tokenizer.", required=True)
+flags.DEFINE_string("workdir", None, "A run whose model both other servers can hold.", required=True)
 flags.DEFINE_list("sides", ["gptjax", "transformers", "llama.cpp"], "What to compare.")
 flags.DEFINE_list("concurrency", ["1", "8", "32"], "Requests at the same moment.")
 flags.DEFINE_integer("repeats", 3, "Turns per side.")
@@ -127,7 +127,7 @@ def spread(values: list[float], digits: int = 0) -> str:
 
 
 def exported(run: Path, folder: Path) -> None:
-    for name, options in (("transformers", ["--family=llama"]), ("gguf", ["--format=gguf", "--dtype=float32"])):
+    for name, options in (("transformers", []), ("gguf", ["--format=gguf", "--dtype=float32"])):
         command = [sys.executable, "-m", "gptjax.export", f"--workdir={run}", f"--output={folder / name}", *options]
         subprocess.run(command, cwd=REPOSITORY, check=True, env=ENVIRONMENT, stdout=sys.stderr)
     (found,) = (folder / "gguf").glob("*.gguf")

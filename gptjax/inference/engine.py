@@ -40,7 +40,8 @@ from gptjax.inference.timing import program_key
 
 TOKENS_PER_CALL = 32  # at most; a request is cancelled between calls
 MOMENT = 0.05  # seconds of a call while somebody streams or waits
-PAUSE = 0.1  # seconds for which prompts are read before texts go on; the last piece may take longer
+PAUSE = 0.1  # seconds for which prompts are read before texts go on by a token; the last piece may take longer
+PAUSED_STEPS = 4  # the same in steps of the texts, if this is longer: on a slow machine, first tokens should not wait
 MOST_FAILURES = 3  # steps in a row that fail before the engine is down
 
 _log = logging.getLogger(__name__)
@@ -339,7 +340,7 @@ class Engine:
 
     def _read_prompts(self) -> None:
         """Reads prompts while slots are free, for a short time, and begins their texts."""
-        until = time.perf_counter() + PAUSE
+        until = time.perf_counter() + max(PAUSE, PAUSED_STEPS * self._seconds_per_step)
         while True:
             self._take_waiting()
             self._place_read()

@@ -456,6 +456,21 @@ def test_adapters_have_their_own_texts_and_prefixes_and_compile_nothing(generato
         engine.add_adapter("wider", wider)
 
 
+@pytest.mark.parametrize("weights", ["int8", pytest.param("bfloat16", marks=pytest.mark.exhaustive)])
+def test_narrow_weights_write_the_texts_of_a_generator_with_them(generator, weights):
+    params, config = make_model()
+    narrow = Generator(committed(params), config, TOKENIZER, weights=weights)
+    engine = Engine(narrow, num_slots=1, piece=8, prefix_tokens=0)
+    engine.start()
+    expected = [alone(narrow, *request).text for request in requests()]
+    COMPILED.clear()
+    running = [engine.submit(*request) for request in requests()]
+    assert [request.result(WAIT).text for request in running] == expected
+    assert not COMPILED
+    assert expected != [alone(generator, *request).text for request in requests()], "they are other weights"
+    engine.close()
+
+
 @pytest.mark.exhaustive
 def test_two_devices_write_the_same_texts_and_compile_nothing_afterwards(generator):
     params, config = make_model()
