@@ -103,7 +103,6 @@ def main(argv: list[str]) -> None:
             notes.print(line)
         return
     batch = parity.batch_for(config.model, min(run_tokenizer.vocab_size, config.model.vocab_size))
-    expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder) as partial:
         begin, template = begin_and_template(metadata)
@@ -115,7 +114,8 @@ def main(argv: list[str]) -> None:
             special_ids=special_ids(run_tokenizer, template, begin) | start_of_targets(config.model, begin),
             facts=facts,
         )
-        del params
+        # After the files, because it takes the parameters with it: there is never a second copy of them.
+        expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
         lines = check(partial, family, expected, batch)
         if TOKENIZER.value:
             names, said = write_tokenizers(partial, config.model, run_tokenizer, template, begin)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import tracemalloc
+import weakref
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -14,7 +17,9 @@ from safetensors.numpy import load_file
 from gptjax.config import ConfigError
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.interop.huggingface.families import FAMILIES, family_for
-from gptjax.interop.huggingface.model_folder import open_model, write_model
+from gptjax.interop.huggingface.model_folder import as_written, open_model, write_model
+from gptjax.interop.huggingface.tensors import Written
+from gptjax.interop.huggingface.weights import write_weights
 
 
 def assert_same(params, others):
@@ -71,3 +76,23 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
     params["layers"]["feedforward"]["up"][1, 2, 3] = np.nan
     with pytest.raises(ConfigError, match=r"model.layers.1.mlp.up_proj.weight has 1 numbers that are not finite"):
         write_model(tmp_path, FAMILIES["llama"], config.model, params, special_ids={}, facts={})
+
+
+def test_one_file_of_tensors_is_in_memory_at_a_time(tmp_path):
+    megabyte = 2**20
+    tensors = [Written(f"t{i}", (megabyte // 4,), lambda: np.ones(megabyte // 4, np.float32)) for i in range(12)]
+    tracemalloc.start()
+    files = write_weights(tmp_path, tensors, "float32", 3 * megabyte, {})
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(files) == 4 and largest < 4.5 * megabyte
+
+
+def test_parameters_as_written_take_the_place_of_the_parameters():
+    params, config = make_model(**MODELS["llama"])
+    params = jax.tree.map(jax.numpy.asarray, params)
+    expected = np.asarray(params["layers"]["attention"]["query"]).astype(ml_dtypes.bfloat16).astype(np.float32)
+    given = weakref.ref(params["layers"]["attention"]["query"])
+    rounded = as_written(FAMILIES["llama"], config.model, params, "bfloat16")
+    assert not jax.tree.leaves(params) and given() is None
+    np.testing.assert_array_equal(rounded["layers"]["attention"]["query"], expected)

@@ -23,7 +23,6 @@ from gptjax.interop.huggingface.weights import DTYPES, Weights, write_weights
 from gptjax.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.settings import ModelSettings
-from gptjax.tree import map_with_path
 
 CONFIG = "config.json"
 
@@ -66,15 +65,21 @@ def tensors_of(family: Family, model: ModelSettings, params: Mapping[str, Any]) 
     return list(written_tensors(places, family.constants(model), model, params))
 
 
-def as_written(family: Family, model: ModelSettings, params: Mapping[str, Any], dtype: str) -> Any:
-    """float32 parameters with the values that they have after they were written as `dtype` and read."""
+def as_written(family: Family, model: ModelSettings, params: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """float32 parameters with the values that they have after they were written as `dtype` and read.
+
+    The tree that is given is emptied meanwhile, so that there is one copy of the parameters, and not two.
+    """
     places = places_of(family.layouts[0](model), family_of(model).declarations)
-
-    def rounded(path: str, array: jax.Array) -> jax.Array:
-        minus = places[path].tensor.minus
-        return (array - minus).astype(DTYPES[dtype]).astype(np.float32) + minus
-
-    return map_with_path(rounded, params)
+    flat = {}
+    for path in list(flatten_dict(params)):
+        *folders, name = path
+        array = functools.reduce(dict.__getitem__, folders, params).pop(name)
+        minus = places["/".join(path)].tensor.minus
+        if dtype != "float32" or minus:
+            array = (array - minus).astype(DTYPES[dtype]).astype(np.float32) + minus
+        flat[path] = array
+    return unflatten_dict(flat)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -163,6 +163,7 @@ def write_weights(
         (folder / name).chmod(folder.stat().st_mode & 0o666)  # it would be readable by its owner only
         weight_map |= dict.fromkeys(arrays, name)
         total += sum(array.nbytes for array in arrays.values())
+        del arrays  # before the next file's are computed
     if len(names) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         with write_aside(folder / INDEX) as file:
@@ -188,8 +189,8 @@ def _rounded(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
         bad = np.count_nonzero(~np.isfinite(array))
         raise ConfigError(f"{name} has {bad:,} numbers that are not finite: such a model cannot be exported")
     with np.errstate(over="ignore"):
-        rounded = np.ascontiguousarray(array.astype(dtype))
-    if not np.isfinite(rounded.astype(np.float32)).all():
+        rounded = np.ascontiguousarray(array.astype(dtype, copy=False))
+    if rounded.dtype != array.dtype and not np.isfinite(rounded.astype(np.float32)).all():
         largest = np.abs(array).max()
         raise ConfigError(
             f"{name} has the number {largest:.3g}, which is too large for {dtype.name}; use another --dtype"
