@@ -51,7 +51,8 @@ def _losses(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     found = {tokens_per_step(one.rows) for one in runs}
     same = found.pop() if len(found) == 1 else None  # then one plot has both axes
-    for metric, words in {score.name: score.words, "train/loss": f"training loss ({unit_of_loss(runs[0])})"}.items():
+    unit = f" ({unit_of_loss(runs[0])})" if unit_of_loss(runs[0]) else ""
+    for metric, words in {score.name: score.words, "train/loss": f"training loss{unit}"}.items():
         for x_name in ("step",) if same else X_AXES:
             also = (X_AXES["tokens"], same) if same else None
             svg = drawn(_lines(runs, metric, x_name), X_AXES[x_name], also=also)

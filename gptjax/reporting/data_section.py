@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
-from gptjax.corpus.report.card import merged
+from gptjax.corpus.report.card import items_of, merged
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.formatting import count_text, size_text
 from gptjax.reporting.corpus import Corpus, source_name
@@ -65,10 +65,11 @@ def _of_manifest(manifest: Mapping[str, Any]) -> list[Block]:
 
 
 def _splits(manifest: Mapping[str, Any]) -> Block:
+    sides, what = items_of(manifest.get("form", ""))
     rows = [
         [
             split,
-            of["documents"],
+            of["documents"] // sides,
             size_text(of.get("bytes", 0)),
             of["tokens"],
             f"{of.get('bytes', 0) / of['tokens']:.2f}",
@@ -76,7 +77,7 @@ def _splits(manifest: Mapping[str, Any]) -> Block:
         for split, of in manifest["splits"].items()
         if of["tokens"]
     ]
-    return table(("split", "documents", "size", "tokens", "bytes per token"), rows)
+    return table(("split", what, "size", "tokens", "bytes per token"), rows)
 
 
 def _notes(manifest: dict) -> list[str]:

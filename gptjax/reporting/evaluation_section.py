@@ -10,7 +10,7 @@ import numpy as np
 from gptjax.evaluation import harness
 from gptjax.evaluation.classification import confusion_table
 from gptjax.evaluation.results import notes, task_table
-from gptjax.evaluation.scores import SET
+from gptjax.evaluation.scores import LOSS, SET
 from gptjax.evaluation.text import text_table
 from gptjax.formatting import counted
 from gptjax.reporting.document import Block, Note, Paragraph, plain
@@ -38,7 +38,9 @@ def _validation(facts: RunFacts) -> list[Block]:
     if facts.checkpoint and facts.checkpoint.step not in (row["step"] for _, row in chosen):
         chosen += [("described checkpoint", row) for row in rows if row["step"] == facts.checkpoint.step]
     made = [[word, row["step"], *(_number(row.get(name)) for name in names)] for word, row in chosen]
-    text = "Scores on held-out data, which training did not read; losses are in nats."
+    text = "Scores on held-out data, which training did not read" + (
+        "; losses are in nats." if LOSS.name in names else "."
+    )
     return [table(head, made, "Validation"), Paragraph(text)]
 
 

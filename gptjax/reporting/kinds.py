@@ -17,6 +17,7 @@ class Kind:
       pipeline_tag: the hub's name of the task.
       writes: whether it writes text, so that samples of it can be shown.
       use: what it may be used for.
+      loss: what to know of the loss that training reports, if that is not the loss on held-out data.
     """
 
     does: str
@@ -24,6 +25,7 @@ class Kind:
     pipeline_tag: str
     writes: bool
     use: str
+    loss: str = ""
 
 
 _CONTINUE = "research on small language models, and continuing texts like those it was trained on"
@@ -83,6 +85,7 @@ KINDS = {
         "text-generation",
         True,
         "It is meant for prompts like those it was rewarded on.",
+        "The loss is what the gradient was taken of: its value does not say how good the model is; the reward does.",
     ),
     "distillation": Kind(
         "continues text",
@@ -97,6 +100,7 @@ KINDS = {
         "text-generation",
         True,
         "It is meant for prompts like those it was trained on.",
+        "The loss compares the model with its teacher on texts that the model wrote.",
     ),
 }
 OWN = Kind(

@@ -37,8 +37,10 @@ def sentences(facts: RunFacts) -> list[str]:
         return [*found, f"Its parameters were imported ({plain(facts.checkpoint.imported)}); it was not trained here."]
     tokens = facts.run.last("tokens")
     amount = f" in {count_text(tokens)} tokens of training" if isinstance(tokens, int | float) else ""
-    data = ", ".join(plain(corpus.name) for corpus in facts.corpora)
+    data = ", ".join(f"`{plain(corpus.name)}`" for corpus in facts.corpora)
     found.append(f"It {kind.learned}{amount}" + (f" on the prepared data {data}." if data else "."))
+    if rank := facts.config.model.lora_rank:
+        found.append(f"Adapters of rank {rank} (LoRA) learned; the other parameters stayed as they were.")
     for field, name in facts.origins.items():
         found.append(f"{ORIGINS[field].capitalize()} is `{plain(name)}`.")
     if facts.is_running:

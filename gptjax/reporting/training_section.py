@@ -11,6 +11,7 @@ from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, PERPLEXITY
 from gptjax.reporting.curves import Line, drawn
 from gptjax.reporting.document import Block, Figure, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
+from gptjax.reporting.kinds import kind_of
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.plots import FEW_POINTS, RATES, X_AXES, in_words, series_of, smooth
 from gptjax.training.progress import STEP_METRICS
@@ -23,7 +24,9 @@ def training_blocks(facts: RunFacts) -> tuple[Block, ...]:
     figures = [figure for figure in _figures(facts) if figure is not None]
     if not figures:
         return (Note("There is nothing to draw yet: the run has written fewer than two rows of metrics."),)
-    return (*figures, Paragraph("Every number of these plots is in the run's metrics.jsonl."))
+    about = kind_of(facts.config).loss
+    said = [about] if about else []
+    return (*figures, Paragraph(" ".join([*said, "Every number of these plots is in the run's metrics.jsonl."])))
 
 
 def _figures(facts: RunFacts) -> Iterator[Figure | None]:
@@ -47,9 +50,9 @@ def _figures(facts: RunFacts) -> Iterator[Figure | None]:
     if facts.config.training.objective == "preference":
         yield _rewards(facts)
     for name in _own_metrics(facts)[:MOST_OWN]:
-        yield _figure(
-            smoothed(facts.rows, name, 4), in_words(name), "optimizer steps", plain(in_words(name)).capitalize(), SMALL
-        )
+        words = in_words(name)
+        title = plain(words[0].upper() + words[1:])
+        yield _figure(smoothed(facts.rows, name, 4), words, "optimizer steps", title, SMALL)
 
 
 def _rewards(facts: RunFacts) -> Figure | None:
@@ -72,17 +75,18 @@ def _losses(facts: RunFacts, x_name: str) -> Figure | None:
     validation = Line("validation", *series_of(facts.rows, x_name, "validation/loss"), color=2, marks=True)
     lines = [*train, *([validation] if len(validation.x) else [])]
     unit = unit_of_loss(facts)
+    label, of = (f"loss in {unit}", f", {unit}") if unit else ("loss", "")
     per_step = tokens_per_step(facts.rows) if x_name == "step" else None
     also = (X_AXES["tokens"], per_step) if per_step else None
-    caption = f"Loss by {X_AXES[x_name]}{' and tokens' if also else ''}, {unit}"
-    return _figure(lines, f"loss in {unit}", X_AXES[x_name], caption, also=also)
+    caption = f"Loss by {X_AXES[x_name]}{' and tokens' if also else ''}{of}"
+    return _figure(lines, label, X_AXES[x_name], caption, also=also)
 
 
 def unit_of_loss(facts: RunFacts) -> str:
-    """'nats per token', or what the objective's loss is a mean of."""
+    """What the loss is a mean of: "nats per token"; "" where it is no such mean, and for an objective of the user's."""
     objective = OBJECTIVES.get(facts.config.training.objective)
     losses = [score for score in (objective.scores if objective else ()) if score.name == LOSS.name]
-    return (losses or [LOSS])[0].words.partition(" (")[2].removesuffix(")")
+    return losses[0].words.partition(" (")[2].removesuffix(")") if losses else ""
 
 
 def tokens_per_step(rows: list[dict[str, Any]]) -> float | None:

@@ -42,6 +42,15 @@ WORDS = {  # labels of metrics, with their units
     "tokens_per_second": "tokens per second",
     "step_milliseconds": "milliseconds per step",
     "elapsed_seconds": "seconds since the start",
+    "train/accuracy": "training accuracy",
+    "train/margin": "margin of the rewards in training",
+    "train/reward": "reward in training",
+    "train/written_tokens": "tokens per text written in training",
+    "train/used_texts": "share of texts whose group has different rewards",
+    "train/clipped": "share of tokens whose gain is limited",
+    "train/surprise": "the model's surprise at its texts (nats per token)",
+    "train/teacher_loss": "the teacher's loss on the text (nats per token)",
+    "train/divergence": "divergence from the other model (nats per token)",
 }
 ROUTER_SHARES = {"expert_drops": "choices dropped", "experts_unused": "experts that no token chose"}
 MOST_LAYERS = 8  # layers whose experts are drawn

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands import run_command
+from report_of_run import words_of_report
 from training_runs import train_run
 
 from gptjax import tokenizer
@@ -65,6 +66,11 @@ def test_a_small_version_is_prepared_trained_and_resumed(folder, tmp_path, setti
     assert whole[STEPS]["validation/loss"] < min(0.8 * whole[STEPS // 2]["validation/loss"], 2)
     targets = sum(len(read) for read in targets_of(folder))
     assert whole[STEPS]["validation/tokens"] == targets, "only the target's tokens are scored"
+
+    page, card = words_of_report(tmp_path / "whole")
+    does = "turns a source text into a target text" if setting == "tiny" else "writes a target after a source"
+    assert does in page and "nats per token" in page and "split pairs size tokens bytes per token train 540 " in page
+    assert ('tags:\n- "gptjax"\n- "jax"\n- "encoder-decoder"' in card) == (setting == "tiny")
 
     if resumes:
         shutil.copytree(tmp_path / "whole", tmp_path / "resumed")

@@ -40,11 +40,14 @@ def page(manifest: dict, samples: Sequence[Sample], pictures: dict[str, str]) ->
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def items_of(form: str) -> tuple[int, str]:
+    """(the documents that an item consists of, what such items are called) in a prepared folder of this form."""
+    of_form = {PAIRS: (2, "pairs"), PREFERENCES: (4, "preferences"), CHAT_PREFERENCES: (2, "preferences")}
+    return of_form.get(form, (1, "documents"))
+
+
 def _summary(manifest: dict) -> str:
-    form = manifest.get("form", "")
-    sides, what = {PAIRS: (2, "pairs"), PREFERENCES: (4, "preferences"), CHAT_PREFERENCES: (2, "preferences")}.get(
-        form, (1, "documents")
-    )
+    sides, what = items_of(manifest.get("form", ""))
     rows = [
         [split, of["documents"] // sides, size_text(of["bytes"]), of["tokens"], f"{of['bytes'] / of['tokens']:.2f}"]
         for split, of in manifest["splits"].items()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
+from report_of_run import words_of_report
 from training_runs import losses_and_scores
 
 from gptjax import train as command
@@ -80,6 +81,11 @@ def test_a_run_learns_and_is_the_same_on_a_mesh_and_after_a_resume(config_of, fo
     losses, scores, *_ = train(config_of(**shallow), folders / "one")
     assert scores[-1]["validation/accuracy"] == scores[-1]["validation/macro_f1"] == 1.0
     assert scores[-1]["validation/texts"] == 16 and losses[-1] < 0.5 < losses[0]
+    page, card = words_of_report(folders / "one")
+    assert (
+        "labels texts" in page and "nats per text" in page and "Validation macro-F1" in page and "Samples" not in page
+    )
+    assert 'pipeline_tag: "text-classification"' in card and "gptjax classify --workdir" in card
 
     other = shallow | {
         "mesh.data": 2,

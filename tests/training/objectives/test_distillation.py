@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import random_documents, write_prepared
+from report_of_run import words_of_report
 from training_runs import losses_and_scores, train_run
 
 from gptjax import train as command
@@ -95,6 +96,12 @@ def test_a_run_continues_exactly_and_only_with_its_teacher(folders, tmp_path):
     saved = saved_metadata(tmp_path / "whole")
     assert saved["companions"]["teacher"]["step"] == 4
     assert not any(32 in entry["shape"] for entry in saved["arrays"].values())  # none is the teacher's
+    page, card = words_of_report(tmp_path / "whole")
+    assert (
+        "learned the probabilities that another model, its teacher, gives" in page and "Its teacher is teacher" in page
+    )
+    assert "steps and tokens, nats per token" in page and "Divergence from the teacher (nats per token)" in page
+    assert '- "distillation"' in card and 'pipeline_tag: "text-generation"' in card
 
     # The teacher trains on, and a student that was killed goes on with the parameters that it started with.
     train_run(config_of(folders, training__duration="6 steps", **larger), teacher)

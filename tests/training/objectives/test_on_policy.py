@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import write_prepared
+from report_of_run import words_of_report
 from scipy.special import log_softmax
 from training_runs import losses_and_scores, train_run
 
@@ -179,6 +180,11 @@ def test_runs_continue_exactly(folder, tmp_path, objective):
     assert whole[1][-1].keys() >= {"validation/reward", "validation/written_tokens"}
     if objective == "on_policy_distillation":  # the student is still its teacher
         assert abs(rows[0]["train/loss"]) < 1e-6
+    page, card = words_of_report(tmp_path / "run")
+    assert "Loss by optimizer steps" in page and "nats per token Learning" not in page and "losses are in" not in page
+    assert "Reward in training" in page and "The run that it started from is base" in page
+    said = {"grpo": "does not say how good the model is", "on_policy_distillation": "Its teacher is base"}
+    assert said[objective] in page and f'- "{objective}"' in card and '- type: "reward"' in card
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
     train_run(config, tmp_path / "run")
     assert losses_and_scores(tmp_path / "run") == whole

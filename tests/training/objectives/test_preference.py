@@ -10,6 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from one_step import PLAIN, assert_same, random_batch, step_of
 from prepared_folders import write_prepared
+from report_of_run import words_of_report
 from scipy.special import log_softmax
 from training_runs import losses_and_scores, train_opened, train_run
 
@@ -209,6 +210,9 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
     )
     assert (tmp_path / "run" / "plots" / "preferences.png").stat().st_size > 10_000
     whole = losses_and_scores(tmp_path / "run")
+    page, card = words_of_report(tmp_path / "run")
+    assert "Rewards of the answers" in page and "nats per preference" in page and "Adapters" not in page
+    assert '- "preference"' in card and "reference" in card
     last = whole[1][-1]
     assert last["validation/margin"] > 0.05 and last["validation/accuracy"] > 0.5
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
@@ -219,6 +223,8 @@ def test_a_model_learns_what_is_preferred_and_continues_exactly(tmp_path):
 
     lora_fields = dict(model__lora_rank=2, model__lora_alpha=2.0, training__duration="1 step")
     own = train_run(config_of(tmp_path, **lora_fields), tmp_path / "lora")
+    page, card = words_of_report(tmp_path / "lora")
+    assert "Adapters of rank 2 (LoRA) learned; the other parameters stayed as they were" in page and '- "lora"' in card
     row, letters = own.data.batch(0, np.array([0])), ByteTokenizer().decode
     shown = own.plan.trainer.objective.shown_row(own.data, own.tokenizer).plain.splitlines()
     for line, prefix in zip(shown, ("", "rejected_")):
