@@ -4,6 +4,7 @@ npm pack spdx-license-list && tar xzf spdx-license-list-*.tgz               # CC
 pip download --no-deps licensedcode-data && unzip licensedcode_data-*.whl   # CC-BY-4.0: licensedcode/data
 python experiments/corpus/licenses.py make package/spdx-full.json
 python experiments/corpus/licenses.py measure package/spdx-full.json licensedcode/data
+python experiments/corpus/licenses.py installed ENVIRONMENT/lib/python3.11/site-packages…
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import Counter
 
 from gptjax.corpus.formats import license_names, license_texts, licenses
 
+SHORTEST = 60  # words of a text
 RESTRICTIONS = {
     "Commons Clause": '"Commons Clause" License Condition v1.0\n\nThe Software is provided to you by the Licensor '
     "under the License, as defined below, subject to the following condition. Without limiting other conditions in the "
@@ -31,9 +33,6 @@ RESTRICTIONS = {
     "academic": "Use is limited to academic research.",
     "no machine learning": "Training of machine learning models on this work is prohibited.",
     "permission to ask for": "Commercial users must obtain a separate license from the author.",
-}
-
-RESTRICTIONS |= {
     "no military": "The Software may not be used for military purposes.",
     "field of use": "The Software is licensed solely for use in education.",
     "ask first": "Please ask us for our consent before you distribute the Software.",
@@ -41,6 +40,7 @@ RESTRICTIONS |= {
     "fee": "A royalty of one dollar is due for each copy.",
     "another language": "Die Nutzung ist nur zu nichtkommerziellen Zwecken gestattet.",
 }
+
 # Texts that ScanCode counts among the variants of a permissive licence and that are rightly unknown here: rule → why.
 NOT_PERMISSIVE = {
     "apache-1.1_114": "says that Oracle's own licence determines the rights to use",
@@ -127,7 +127,7 @@ def measure(spdx: str, scancode: str) -> None:
     ours, others, judged_here, wrong, left = Counter(), Counter(), Counter(), [], []
     for path in sorted(glob.glob(f"{scancode}/rules/*.RULE")):
         _, head, text = open(path, encoding="utf-8").read().split("---\n", 2)
-        if "is_license_text: yes" not in head or len(text.split()) < 60:
+        if "is_license_text: yes" not in head or len(text.split()) < SHORTEST:
             continue
         expression = re.search(r"^license_expression: (.*)$", head, re.M)[1]
         keys = [
@@ -155,6 +155,27 @@ def measure(spdx: str, scancode: str) -> None:
         print("\n".join(["", "not permissive, passes:", *wrong, "", "permissive, does not pass:", *left]))
 
 
+def installed(*folders: str) -> None:
+    """Counts the different licence files of installed packages, which nobody chose for this purpose."""
+    texts: dict[str, str] = {}
+    for folder in folders:
+        for path in sorted(glob.glob(f"{folder}/*.dist-info/**/*", recursive=True)):
+            if re.match(r"(?i)licen[cs]e|copying", os.path.basename(path)) and os.path.isfile(path):
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    text = file.read()
+                if SHORTEST <= len(text.split()) <= license_texts.LONGEST:
+                    texts.setdefault(text, os.path.relpath(path, folder))
+    found = {path: licenses.of_text(text) for text, path in texts.items()}
+    allowed = [path for path, name in found.items() if license_names.is_allowed(name, license_names.PERMISSIVE)]
+    unknown = [path for path, name in found.items() if not name or license_names.UNKNOWN_TERMS in name]
+    print(
+        f"| licence files of installed packages | {len(found)} | {len(allowed)} pass, "
+        f"{len(found) - len(allowed) - len(unknown)} are of other licences, {len(unknown)} unknown |"
+    )
+    if "--show" in sys.argv:
+        print("\n".join(f"{path}: {found[path] or 'nothing'}" for path in unknown))
+
+
 def _with(text: str, restriction: str) -> list[str]:
     """A licence with a restriction before it, after it, and after three of its sentences."""
     ends = [found.end() for found in re.finditer(r"[.;:]\s+", text)][:-1]
@@ -163,4 +184,6 @@ def _with(text: str, restriction: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    {"make": make, "measure": measure}[sys.argv[1]](*[one for one in sys.argv[2:] if one != "--show"])
+    {"make": make, "measure": measure, "installed": installed}[sys.argv[1]](
+        *[one for one in sys.argv[2:] if one != "--show"]
+    )

@@ -1,9 +1,11 @@
+import re
 import textwrap
 
+import numpy as np
 import pytest
 from license_examples import APACHE_NOTICE, BSD2, BSD3, GPL, MIT, MIT_WITHOUT_TITLE
 
-from gptjax.corpus.formats import license_manifests, license_names, license_texts, licenses
+from gptjax.corpus.formats import license_manifests, license_names, license_passages, license_texts, licenses
 from gptjax.corpus.formats.license_names import PERMISSIVE, is_allowed
 
 WORDS = {name: " ".join(words) for name, words in reversed(license_texts.known().texts)}
@@ -83,6 +85,13 @@ NO_ADVERTISING = (
         (HPND, "HPND-sell-variant"),  # the rest of HPND is optional
         (f"{HPND}\n{NO_ADVERTISING} without specific, written prior permission.", "HPND-sell-variant"),
         (f"This file is available under the following license:\n\n{MIT}", "MIT"),
+        (
+            f"{MIT}\nOptional exception to the license: As an exception, if, as a result of your compiling your source "
+            "code, portions of this Software are embedded into a machine-executable object form of such source code, "
+            "you may redistribute such embedded portions in such object form without including the above copyright and "
+            "permission notices.",
+            "MIT",
+        ),
     ],
 )
 def test_what_changes_nothing_beside_a_known_licence_is_passed_over(text, name):
@@ -107,6 +116,18 @@ def test_what_changes_nothing_beside_a_known_licence_is_passed_over(text, name):
 )
 def test_what_looks_like_a_harmless_passage_hides_no_condition(text):
     assert not is_allowed(licenses.of_text(text), PERMISSIVE)
+
+
+def test_every_listed_passage_is_passed_over_and_ends_where_it_ends():
+    lines = [line for of in license_passages.variants()["passages"] for line in of["lines"].splitlines() if line]
+    assert len(lines) == len({*lines}) > 50
+    for line in lines:
+        while line != (shorter := re.sub(r"\[[^\[\]]*\]", "", line)):
+            line = shorter
+        said = re.sub(r"\(([^|()]*)\|[^()]*\)", r"\1", line).replace("*", "Acme")
+        for words, counts in ((said.split(), False), ([*said.split(), "royalties"], True)):
+            rest = license_passages.rest(words, np.ones(len(words), bool))
+            assert bool(license_passages.CONDITION.search(rest)) is counts, said
 
 
 @pytest.mark.parametrize("longest", [400, pytest.param(10_000, marks=pytest.mark.exhaustive)])  # words of a licence
