@@ -205,15 +205,15 @@ def state_sharding(
 
         return jax.tree.map(place_mirror, state, is_leaf=lambda tree: _mirrors(tree, shapes))
 
-    own = params_sharding(mesh, declared)
-    if zero1:
-        split = jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
-        return placed(abstract_state, whole, split).replace(params=own)
-    state = placed(abstract_state, whole, own)
+    def shardings(declared: Any) -> Any:
+        if not zero1:
+            return params_sharding(mesh, declared)
+        return jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
+
+    state = placed(abstract_state, whole, shardings(declared)).replace(params=params_sharding(mesh, declared))
     if updated is None:
         return state
-    of_updates = abstract_params(updated), params_sharding(mesh, updated)
-    return state.replace(opt_state=placed(abstract_state.opt_state, *of_updates))
+    return state.replace(opt_state=placed(abstract_state.opt_state, abstract_params(updated), shardings(updated)))
 
 
 def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:

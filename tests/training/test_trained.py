@@ -88,6 +88,13 @@ def test_a_step_computes_and_keeps_less_if_parameters_are_frozen(config_of):
     assert last_block[0] < 0.72 * everything[0] and last_block[1] < 0.8 * everything[1], (everything, last_block)
 
 
+def test_statistics_of_trained_layers_are_split_over_data_too(config_of):
+    config = config_of(LAST_BLOCK, mesh__data=4, mesh__zero1=True, optimizer__name="adamw")
+    moments = leaves_by_path(planned(config, 4).trainer.abstract_state.opt_state)
+    split = [x.sharding.spec for path, x in moments.items() if path.endswith("attention/query")]
+    assert len(split) == 2 and all("data" in str(spec) for spec in split)
+
+
 def test_statistics_of_trained_layers_are_split_over_the_mesh_like_their_stack(config_of):
     made = planned(
         config_of(LAST_BLOCK, mesh__data=1, mesh__fsdp=2, mesh__tensor=2, optimizer__name="adamw"), 4
