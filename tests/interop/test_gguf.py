@@ -17,6 +17,7 @@ from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 
 gguf = pytest.importorskip("gguf")
 TOKENIZERS = gguf_models.tokenizers()
+TENSORS = [name for name in MODELS if " " not in name or name == "llama llama3"]  # the others have the same ones
 PERMUTED = {"llama", "mistral", "mixtral"}
 TOLERANCE = {"float32": 0, "float16": 1e-3, "bfloat16": 8e-3, "q8_0": 8e-3}  # of the largest number of a tensor
 
@@ -52,7 +53,7 @@ def value_there(tensor, tensors, family, content):
     return expected
 
 
-@pytest.mark.parametrize("name, dtype", [*((name, "float32") for name in MODELS), *(("qwen3", d) for d in TOLERANCE)])
+@pytest.mark.parametrize("name, dtype", [*((name, "float32") for name in TENSORS), *(("qwen3", d) for d in TOLERANCE)])
 def test_every_tensor_is_read_back(name, dtype, tmp_path):
     tokenizer, family = TOKENIZERS["bpe"], name.split()[0]
     _, _, content, tensors, notes = write(tmp_path / "m.gguf", name, tokenizer, dtype)

@@ -97,6 +97,7 @@ def test_a_template_of_conversations_comes_back(tmp_path):
         run_import(tmp_path / "out", tmp_path / "other", "--template=chatml")
 
 
+@pytest.mark.exhaustive  # a run and its parameters come back in the tests above and in test_huggingface.py
 def test_the_export_of_an_import_is_the_same_file(tmp_path):
     save_run(tmp_path / "run", **MODELS["gpt2"])
     run_export(tmp_path / "run", tmp_path / "out", "--dtype=bfloat16")
