@@ -91,6 +91,8 @@ def spec_of(parameter: Parameter, mesh: Mesh | AbstractMesh) -> PartitionSpec:
         taken = {name for entry in entries for name in entry}
         names = joined(getattr(TABLE[axis], parameter.kind), size, mesh)
         entries.append(tuple(name for name in names if name not in taken))
+    if parameter.num_layers % mesh.shape["pipeline"]:  # statistics of some layers of a stack, which no stages share
+        entries = [() if axis in LAYERS else entry for axis, entry in zip(parameter.axes, entries)]
     return _spec(entries)
 
 
@@ -210,10 +212,12 @@ def state_sharding(
             return params_sharding(mesh, declared)
         return jax.tree.map(lambda parameter: NamedSharding(mesh, update_spec(parameter, mesh)), declared)
 
-    state = placed(abstract_state, whole, shardings(declared)).replace(params=params_sharding(mesh, declared))
     if updated is None:
-        return state
-    return state.replace(opt_state=placed(abstract_state.opt_state, abstract_params(updated), shardings(updated)))
+        state = placed(abstract_state, whole, shardings(declared))
+    else:
+        of_updates = placed(abstract_state.opt_state, abstract_params(updated), shardings(updated))
+        state = placed(abstract_state.replace(opt_state=()), whole, shardings(declared)).replace(opt_state=of_updates)
+    return state.replace(params=params_sharding(mesh, declared)) if zero1 else state
 
 
 def _placed_like(x: Any, parameter: Any, sharding: Any) -> NamedSharding | None:

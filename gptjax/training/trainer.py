@@ -183,9 +183,7 @@ def make_trainer(
     schedule_of_peak = functools.partial(_schedule_of_peak, config.schedule, total_steps, steps_of)
     objective = make_objective(config)
     treatments = treatments_of(config.optimizer, declared, objective.trains)
-    # Where the layers of a stack are split over devices, or may be, so are its statistics.
-    has_whole_stacks = config.mesh.pipeline > 1 or config.mesh.zero1 or is_named(config.optimizer.name)
-    kept = {} if has_whole_stacks else trained_layers(treatments)
+    kept = {} if is_named(config.optimizer.name) else trained_layers(treatments)
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains, kept)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
