@@ -1,17 +1,21 @@
 """Measures extractors of text from HTML: tokens kept and left out on pages with known text, and MB/s on archives.
 
-  python experiments/corpus/extraction.py [ARCHIVES] [--repeats=3]
+  python experiments/corpus/extraction.py [ARCHIVES] [--repeats=3] [--annotated=FOLDER]
 
 ARCHIVES: a folder of .warc files; without it only quality is measured. The known pages are those of
-tests/corpus/sources/pages and of known_pages.py; on these, trafilatura is also called directly, with its own settings.
- One process; pages are
-decoded and in memory. Only extraction is timed, and, separately, splitting archives into pages.
+tests/corpus/sources/pages and of known_pages.py. On these, and on the pages of FOLDER, trafilatura is also called
+directly, with its own settings. One process; pages are decoded and in memory. Only extraction is timed, and,
+separately, splitting archives into pages.
+
+FOLDER: the folder `tests` of trafilatura's repository (github.com/adbar/trafilatura): evaldata.json names phrases
+that are in the main text of each page in cache/ or eval/, and phrases that are not.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import logging
 import platform
 import re
@@ -33,6 +37,7 @@ from gptjax.corpus.sources.warc import captures
 KNOWN = Path(__file__).parents[2] / "tests" / "corpus" / "sources" / "pages"
 VARIANTS = {
     "trafilatura, balanced": {},
+    "trafilatura, balanced, no comments": {"comments": False},
     "trafilatura, precision": {"favor": "precision"},
     "trafilatura, recall": {"favor": "recall"},
     "resiliparse": {"extractor": "resiliparse"},
@@ -43,27 +48,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archives", nargs="?")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--annotated", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     versions = ", ".join(f"{name} {version(name)}" for name in ("trafilatura", "resiliparse", "fastwarc", "lxml"))
     print(f"Python {platform.python_version()}, {versions}; one process, medians of {arguments.repeats}\n")
     quality()
+    if arguments.annotated:
+        phrases(arguments.annotated)
     if arguments.archives:
         speed(arguments.archives, arguments.repeats)
 
 
 def quality() -> None:
-    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     known = {
         path.stem: (encoding.decode(path.read_bytes()).text, path.with_suffix(".txt").read_text(encoding="utf-8"))
         for path in sorted(KNOWN.glob("*.html"))
     } | known_pages()
-    ours = {name: functools.partial(extracted, options) for name, options in VARIANTS.items()}
-    theirs = {
-        f"trafilatura itself, {', '.join(map(str, fields)) or 'as it comes'}": functools.partial(itself, fields)
-        for fields in ({}, {"fast": True}, {"favor_recall": True}, {"favor_precision": True})
-    }
     print(f"| | precision | recall | F1 | pages lost | worst of {len(known)} pages |\n|---|---:|---:|---:|---:|---|")
-    for name, extract in (ours | theirs).items():
+    for name, extract in EXTRACTORS.items():
         texts = {page: extract(html) for page, (html, _) in known.items()}
         scores = {page: score(tokens(text), tokens(known[page][1])) for page, text in texts.items()}
         lost = sum(not text for text in texts.values())
@@ -80,6 +83,25 @@ def itself(fields: dict, html: str) -> str:
     return trafilatura.extract(html, **fields) or ""
 
 
+def _said(field: tuple[str, bool]) -> str:
+    return field[0] if field[1] else f"no {field[0].removeprefix('include_')}"
+
+
+OURS = {name: functools.partial(extracted, options) for name, options in VARIANTS.items()}
+SETTINGS = (
+    {},
+    {"fast": True},
+    {"favor_recall": True},
+    {"favor_precision": True},
+    {"include_comments": False},
+    {"include_comments": False, "fast": True},
+)
+EXTRACTORS = OURS | {
+    f"trafilatura itself, {', '.join(map(_said, fields.items())) or 'as it comes'}": functools.partial(itself, fields)
+    for fields in SETTINGS
+}
+
+
 def tokens(text: str) -> Counter[str]:
     """Returns words, or characters in scripts that do not separate words."""
     return Counter(part for word in re.findall(r"\w+", text) for part in (word if word[0] > "\u2e80" else [word]))
@@ -90,6 +112,30 @@ def score(found: Counter[str], expected: Counter[str]) -> tuple[float, float, fl
     common = (found & expected).total()
     precision, recall = common / max(found.total(), 1), common / expected.total()
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def phrases(folder: Path) -> None:
+    """The measure of trafilatura's own evaluation: which of the annotated phrases are in the extracted text."""
+    items = json.loads((folder / "evaldata.json").read_text(encoding="utf-8")).values()
+    files = [
+        next(path for part in ("cache", "eval") if (path := folder / part / item["file"]).is_file()) for item in items
+    ]
+    pages = [encoding.decode(file.read_bytes()).text for file in files]
+    wanted = [[{" ".join(phrase.split()) for phrase in item[key]} for key in ("with", "without")] for item in items]
+    print(f"\n{len(pages)} pages with {sum(len(inside) for inside, _ in wanted)} phrases of their text")
+    print(f"and {sum(len(outside) for _, outside in wanted)} of what surrounds it\n")
+    print("| | precision | recall | F1 | pages lost | processor seconds |\n|---|---:|---:|---:|---:|---:|")
+    for name, extract in EXTRACTORS.items():
+        begun = time.process_time()
+        texts = [" ".join(extract(page).split()) for page in pages]
+        seconds = time.process_time() - begun
+        kept, noise = (
+            sum(phrase in text for text, two in zip(texts, wanted) for phrase in two[side]) for side in (0, 1)
+        )
+        precision, recall = kept / max(kept + noise, 1), kept / sum(len(inside) for inside, _ in wanted)
+        lost = sum(not text for text in texts)
+        f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+        print(f"| {name} | {precision:.3f} | {recall:.3f} | {f1:.4f} | {lost} | {seconds:.1f} |", flush=True)
 
 
 def speed(path: str, repeats: int) -> None:

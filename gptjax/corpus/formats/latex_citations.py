@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from gptjax.corpus.formats.latex_signs import with_accents
 
 # Citations that are part of their sentence, and what they show of an entry.
 NARRATIVE = {
-    **dict.fromkeys("citet Citet textcite Textcite citealt Citealt citetext onlinecite".split(), "{authors} ({year})"),
+    **dict.fromkeys("citet Citet textcite Textcite citetext onlinecite".split(), "{authors} ({year})"),
+    **dict.fromkeys("citealt Citealt".split(), "{authors} {year}"),
+    "citetalias": "{alias}",
     **dict.fromkeys("citeauthor Citeauthor citefullauthor".split(), "{authors}"),
     **dict.fromkeys("citeyear citedate".split(), "{year}"),
     "citeyearpar": "({year})",
@@ -16,7 +20,7 @@ NARRATIVE = {
 }
 # Citations that stand in brackets or are raised: the sentence is whole without them.
 PARENTHETICAL = frozenset(
-    "cite citep citealp Citep Cite parencite Parencite autocite Autocite footcite supercite cites "
+    "cite citep citepalias citealp Citep Cite parencite Parencite autocite Autocite footcite supercite cites "
     "parencites smartcite".split()
 )
 # A sentence that needs the citation: "as in [3]".
@@ -28,6 +32,7 @@ NEEDED = re.compile(
 
 _BIBITEM = re.compile(r"\\bibitem\s*(?:\[((?:[^\[\]{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\])?\s*(?:%\s*)?\{([^{}]{1,200})\}")
 _LABEL = re.compile(r"\s*(.*?)\s*\((\d{4}[a-z]?|[^()]{1,20})\)", re.DOTALL)
+_ALIAS = re.compile(r"\\defcitealias\s*\{([^{}]{1,200})\}\s*\{([^{}]{1,200})\}")
 _CITE = re.compile(r"\\[A-Za-z]*[cC]ite[a-z]*\*?\s*(?:\[[^\[\]]*\]\s*){0,2}\{([^{}]{1,2000})\}")
 _KEY = re.compile(
     r"(?:[\w-]*:)?([A-Za-z]{3,}?)(?:etal|_etal)?[-_:+.]?((?:19|20)\d\d(?:[a-z](?![A-Za-z]))?)(?!\d)", re.ASCII
@@ -41,8 +46,12 @@ class Entry:
     number: int
     authors: str = ""
     year: str = ""
+    alias: str = ""  # \\defcitealias
 
     def shown(self, form: str) -> str:
+        if form == "{alias}" and self.alias:
+            return self.alias
+        form = NARRATIVE["citet"] if form == "{alias}" else form
         if (self.authors and self.year) or form == "{number}":
             return form.format(authors=self.authors, year=self.year, number=self.number)
         return f"[{self.number}]"
@@ -60,13 +69,20 @@ def citations(source: str) -> dict[str, Entry]:
                 named = _KEY.match(key)
                 author = named[1][0].upper() + named[1][1:] if named else ""
                 entries[key] = Entry(len(entries) + 1, author, named[2] if named else "")
+    for key, alias in _ALIAS.findall(source):
+        if key.strip() in entries:
+            entries[key.strip()] = replace(entries[key.strip()], alias=alias)
     return entries
 
 
 def _of_label(label: str) -> tuple[str, str]:
     """natbib's label "Smith et~al.(2010)Smith, Jones, and Li" → ("Smith et al.", "2010")."""
     plain = re.sub(
-        r"\s+", " ", re.sub(r"\\[A-Za-z]+\s*|[{}]", "", label.replace("~", " ").replace("\\&", "&").replace("\\ ", " "))
+        r"\s+",
+        " ",
+        re.sub(
+            r"\\[A-Za-z]+\s*|[{}]", "", with_accents(label).replace("~", " ").replace("\\&", "&").replace("\\ ", " ")
+        ),
     )
     found = _LABEL.match(plain)
     return (found[1], found[2]) if found else ("", "")

@@ -139,7 +139,6 @@ def _trafilatura(html: str, options: Mapping[str, Any]) -> str:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # it reports every page that has no text
     text = trafilatura.extract(
         html,
-        fast=True,
         favor_precision=options["favor"] == "precision",
         favor_recall=options["favor"] == "recall",
         include_comments=options["comments"],

@@ -71,7 +71,7 @@ def test_the_expansion_of_macros_is_limited(source):
         ("\\section{A}\\label{a}\\section{B}\\subsection{C}\\label{c} See \\ref{a} and~\\ref{c}.",
          "A\n\nB\n\nC\n\nSee 1 and 2.1."),
         ("\\begin{equation}\\label{e}x\\end{equation} By \\eqref{e}, \\cref{e,f}.",
-         "\\begin{equation}x\\end{equation}\nBy (1), 1."),
+         "\\begin{equation}x\\end{equation}\nBy (1), eq. (1)."),
         ("\\begin{theorem}[Gauss]\\label{t} All. \\end{theorem} By \\ref{t}", "Theorem (Gauss). All.\n\nBy 1"),
         ("\\begin{figure}\\includegraphics[w=1]{a}\\caption[s]{Long \\emph{one}.}\\end{figure}", "Long one."),
         ("\\begin{table}\\caption{C}\\begin{tabular}{ll}a & b\\\\\\end{tabular}\\end{table}x", "C\n\nx"),
