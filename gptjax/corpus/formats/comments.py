@@ -8,6 +8,7 @@ _LINE_MARKS = ("#", "//", "--", ";", "%", "!", "'", '"', "*", "dnl ", "rem ", ".
 # What opens a comment of several lines → what closes it.
 _BLOCKS = {"/*": "*/", "<!--": "-->", '"""': '"""', "'''": "'''", "(*": "*)", "{-": "-}", "=begin": "=end", "#|": "|#",
            "--[[": "]]", "{/*": "*/", "{#": "#}", "<#": "#>", "=pod": "=cut"}  # fmt: skip
+_OPENERS = tuple(_BLOCKS)
 _BEFORE = re.compile(r"<\?(?:php|xml)|<!doctype|package \w|#!|[rub]{1,2}(?=\"\"\"|''')", re.IGNORECASE)
 
 
@@ -28,13 +29,20 @@ def blocks(text: str) -> list[str]:
             place += 1
             continue
         after = max(_after_comment(lines, place, end), place + 1)
-        mark = line[:1] if not any(map(line.startswith, _BLOCKS)) else ""
+        mark = line[:1] if not line.startswith(_OPENERS) else ""
         if parts and mark and mark == mark_before:  # empty lines may stand between the paragraphs of a notice
             parts[-1] += ["", *lines[place:after]]
         else:
             parts.append(lines[place:after])
         place, mark_before = after, mark
     return ["\n".join(part) for part in parts]
+
+
+def _opens(line: str) -> str:
+    """The mark by which a comment of several lines opens, or ''."""
+    if not line.startswith(_OPENERS):
+        return ""
+    return max(filter(line.startswith, _OPENERS), key=len)
 
 
 def _length(lines: list[str]) -> int:
@@ -47,7 +55,7 @@ def _length(lines: list[str]) -> int:
             continue
         if prefix := _BEFORE.match(line):
             line = line[prefix.end() :].strip() if not line.startswith(("#!", "package")) else ""
-        opened = max((mark for mark in _BLOCKS if line.startswith(mark)), key=len, default="")
+        opened = _opens(line)
         if opened:
             closing = "" if _BLOCKS[opened] in line[len(opened) :] else _BLOCKS[opened]
         elif line and not line.lower().startswith(_LINE_MARKS):
@@ -68,14 +76,24 @@ _STAYS = re.compile(
 )
 
 
+_BEGINS_WITHOUT = re.compile(r"\s*[\"'@]")  # a docstring, or a decorator: no header
+_FIRST_LINES = 300  # few headers are longer
+
+
 def without_license_header(text: str) -> str:
     """A source file without the comments at its beginning that only say who holds the copyright and on which terms.
 
     A docstring stays, as do the lines that a program reads, such as #! and encodings.
     """
-    lines = text.split("\n")
+    if _BEGINS_WITHOUT.match(text):
+        return text
+    lines = text.split("\n", _FIRST_LINES)
+    end = _length(lines)
+    if end >= _FIRST_LINES:
+        lines = text.split("\n")
+        end = _length(lines)
     kept: list[str] = []
-    place, end = 0, _length(lines)
+    place = 0
     while place < end:
         line = lines[place].strip()
         if not line or _STAYS.match(line):
@@ -99,7 +117,7 @@ def without_license_header(text: str) -> str:
 def _after_comment(lines: list[str], place: int, end: int) -> int:
     """The line after the comment that begins at a line: a block, or lines with the same kind of mark."""
     line = lines[place].strip()
-    opened = max((mark for mark in _BLOCKS if line.startswith(mark)), key=len, default="")
+    opened = _opens(line)
     if opened:
         closing, rest = _BLOCKS[opened], line[len(opened) :]
         while closing not in rest and place + 1 < end:

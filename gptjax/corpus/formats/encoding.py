@@ -26,6 +26,8 @@ _DECLARED = re.compile(
     rb"|<\?xml[^>]*encoding=[\"']([\w-]+)"
     rb"|\\usepackage\[([\w-]+)\]\{inputenc\}|coding[:=][ \t]*([\w-]+)"
 )
+_IN_DECLARATIONS = (b"coding", b"charset", b"inputenc")  # each has one of these: fast to find
+_BEFORE_WORD = 300  # bytes that a declaration may have before such a word
 _LATEX_NAMES = {"latin9": "iso-8859-15", "ansinew": "cp1252", "applemac": "mac-roman", "utf8x": "utf-8"}
 # Encodings that a file may declare: not idna, punycode and the like, which are slow or unused.
 _FAMILIES = ("ascii", "big5", "cp", "euc", "gb", "hz", "iso", "johab", "koi8", "mac", "shift", "tis", "utf")
@@ -175,7 +177,9 @@ def _unmarked_utf16(raw: bytes) -> str:
 def _names(raw: bytes, declared: Sequence[str]) -> list[str]:
     """Python's names of the declared encodings, if they are encodings of text."""
     candidates = [*declared]
-    if found := _DECLARED.search(raw, 0, LOOKED_AT):
+    head = raw[:LOOKED_AT].lower()
+    words = [place for word in _IN_DECLARATIONS if (place := head.find(word)) >= 0]
+    if words and (found := _DECLARED.search(raw, max(0, min(words) - _BEFORE_WORD), LOOKED_AT)):
         candidates.append(next(group for group in found.groups() if group).decode("ascii", "replace"))
     names = []
     for name in candidates:

@@ -35,7 +35,10 @@ _IN_MARKERS = ("generated", "do not", "don't", "bison")  # each pattern has one 
 def is_generated(text: str) -> bool:
     """Whether the head of a source file says that a tool made it."""
     head = text[:_HEAD].lower()
-    return any(word in head for word in _IN_MARKERS) and _MARKERS.search(head) is not None
+    if not any(word in head for word in _IN_MARKERS):
+        return False
+    lines = (line for line in head.split("\n") if any(word in line for word in _IN_MARKERS))
+    return any(map(_MARKERS.search, lines))
 
 
 def is_minified(text: str, longest_line: int, mean_line: float, alphanumeric: float) -> str:

@@ -25,7 +25,16 @@ from gptjax.corpus.formats.latex_commands import (
 )
 from gptjax.corpus.formats.latex_numbers import ITEM_FORMS, Theorem, item_form, item_number, labels, theorems
 from gptjax.corpus.formats.latex_project import VERBATIM, closing_braces
-from gptjax.corpus.formats.latex_signs import ACCENTED, ACCENTS, PUNCTUATION, SIGNS, accent, lowered, raised
+from gptjax.corpus.formats.latex_signs import (
+    ACCENTED,
+    ACCENTS,
+    BEFORE_WORDS,
+    PUNCTUATION,
+    SIGNS,
+    accent,
+    lowered,
+    raised,
+)
 from gptjax.corpus.formats.latex_tidy import CITED, INDENT, KEPT_PASSAGE, MARKS, PAGE, kept_mark, tidy
 
 _TOKEN = re.compile(
@@ -48,6 +57,7 @@ _MADE_OF_MATHS = re.compile(
 )
 _INLINE_MARK = re.compile(r"\\.|[${}]|\n\s*\n", re.DOTALL)
 _ROW_SPACE = re.compile(r"\*?[ \t]*\[\s*[-+]?[\d.]*\s*(?:pt|mm|cm|in|em|ex|bp|\\\w+)\s*\]|\*?\[[^\[\]]{0,500}\]|\*")
+_PIECES = 40  # of what was read last, in which something is looked for
 _END_OF_LINE = re.compile(r"[ \t]*\n(?!\s*\n)")
 _GOES_ON = re.compile(r"[\s~]*[a-z(]")
 _LABEL = re.compile(r"\\label\s*\{[^{}\n]*\}\s*")
@@ -75,7 +85,7 @@ def to_text(source: str) -> str:
     document = _Document(
         known,
         latex_references.References(labels(body, known, head), known, head),
-        latex_citations.citations(body),
+        latex_citations.citations(body, head),
         MATHS | frozenset(_MADE_OF_MATHS.findall(head)),
     )
     title = _of_command("title", head)
@@ -195,9 +205,9 @@ class _Reader:
     def _command(self, name: str, start: int, place: int) -> int:
         source = self._source
         if name in SIGNS:
-            self._out.append(SIGNS[name])
+            self._out.append(self._keep("~") if SIGNS[name] == "~" else SIGNS[name])
             # \o{} and "\LaTeX\ is": here braces or a space only end the name
-            return place + 1 if len(name) <= 2 and source[place : place + 1] == " " else place
+            return place + 1 if (len(name) <= 2 or name in BEFORE_WORDS) and source[place : place + 1] == " " else place
         accented = ACCENTED.match(source, place) if name in ACCENTS else None
         if accented and (len(name) > 1 or not source[place].isalpha()):
             self._out.append(accent(ACCENTS[name], accented))
@@ -223,6 +233,10 @@ class _Reader:
         if name == "pageref" and place in self._braces:
             self._out.append(PAGE)
             return self._braces[place] + 1
+        if name in ("url", "nolinkurl", "path") and place in self._braces:
+            end = self._braces[place]
+            self._out.append(self._keep(re.sub(r"\\([%#&_~{}])", r"\1", source[place + 1 : end])))
+            return end + 1
         if name in _SCRIPTS and (script := _PLAIN_GROUP.match(source, place)):
             self._out.append(_SCRIPTS[name](script[1]))
             return script.end()
@@ -266,15 +280,8 @@ class _Reader:
         return found.end()
 
     def _before(self, most: int) -> str:
-        """The last characters of what was read, at least `most` if there are so many."""
-        parts: list[str] = []
-        size = 0
-        for part in reversed(self._out):
-            parts.append(part)
-            size += len(part)
-            if size >= most:
-                break
-        return "".join(reversed(parts))
+        """The last characters of what was read, at most so many."""
+        return "".join(self._out[-_PIECES:])[-most:]
 
     def _item(self, place: int) -> int:
         """The beginning of an item: its own label, or its number, or a dash."""
@@ -400,7 +407,7 @@ class _Reader:
             place = after
 
     def _ends_with_space(self) -> bool:
-        return next((text[-1].isspace() for text in reversed(self._out) if text), True)
+        return next((text[-1].isspace() for text in reversed(self._out[-_PIECES:]) if text), True)
 
 
 def _plain_maths(source: str) -> str:

@@ -27,7 +27,7 @@ PARENTHETICAL = frozenset(
 NEEDED = re.compile(
     r"(?i)(?:^|[\s(])(?:by|in|of|from|see|cf\.?|to|with|than|as|like|per|following|follow|follows|using|"
     r"use|e\.g\.|"
-    r"refer to|ref\.|refs\.|works?|papers?|references?|both|via|against)[\s~]*$"
+    r"refer to|ref\.|refs\.|works?|papers?|references?|both|via|against)[\s~]*$|\];[\s~]*$"
 )
 
 _BIBITEM = re.compile(r"\\bibitem\s*(?:\[((?:[^\[\]{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\])?\s*(?:%\s*)?\{([^{}]{1,200})\}")
@@ -57,8 +57,12 @@ class Entry:
         return f"[{self.number}]"
 
 
-def citations(source: str) -> dict[str, Entry]:
-    """key → entry: by the bibliography's labels, in its order; what it lacks by the order of citing and the key."""
+def citations(source: str, head: str = "") -> dict[str, Entry]:
+    """key → entry: by the bibliography's labels, in its order; what it lacks by the order of citing and the key.
+
+    Args:
+      head: what stands before the document and may define other names for its works.
+    """
     entries: dict[str, Entry] = {}
     for label, key in _BIBITEM.findall(source):
         authors, year = _of_label(label)
@@ -69,7 +73,7 @@ def citations(source: str) -> dict[str, Entry]:
                 named = _KEY.match(key)
                 author = named[1][0].upper() + named[1][1:] if named else ""
                 entries[key] = Entry(len(entries) + 1, author, named[2] if named else "")
-    for key, alias in _ALIAS.findall(source):
+    for key, alias in _ALIAS.findall(head + source):
         if key.strip() in entries:
             entries[key.strip()] = replace(entries[key.strip()], alias=alias)
     return entries

@@ -26,6 +26,11 @@ SIGNS = {
     **{"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textbar": "|", "textless": "<"},
     **{"textgreater": ">", "textendash": "–", "textemdash": "—", "textdegree": "°", "degree": "°", "etal": "et al."},
 }  # fmt: skip
+# Signs that belong to what follows them, so that the space after the command only ends its name.
+BEFORE_WORDS = frozenset(
+    "pounds textsterling textdollar textasciitilde textbackslash textless textgreater lq textquoteleft glqq og "
+    "textquotedblleft quotedblbase quotesinglbase guillemotleft".split()
+)
 ACCENTS = {"'": "\u0301", "`": "\u0300", "^": "\u0302", '"': "\u0308", "~": "\u0303", "=": "\u0304", ".": "\u0307",
             "c": "\u0327", "v": "\u030c", "u": "\u0306", "H": "\u030b", "k": "\u0328", "r": "\u030a", "d": "\u0323",
             "b": "\u0331"}  # fmt: skip

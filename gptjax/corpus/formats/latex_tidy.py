@@ -16,8 +16,10 @@ _LEAD_IN = (
     r"(?:see|see also|e\.g\.|cf\.?|i\.e\.|for example|for instance|for a review,? see|and references therein|also|"
     r"[,;.\s])"
 )
+_ON_PAGE = rf"\b(?:starting\s)?(?:(?:on|at|see)\s)?(?:[Pp]ages?|[Pp]p?\.)\s?{PAGE}"
 _TIDY = (
-    (re.compile(rf"[\s(,]{{0,3}}\b(?:starting\s)?(?:(?:on|at|see)\s)?(?:[Pp]ages?|[Pp]p?\.)\s?{PAGE}\)?"), ""),
+    (re.compile(rf",\s{_ON_PAGE},"), ""),
+    (re.compile(rf"[\s(,]{{0,3}}{_ON_PAGE}\)?"), ""),
     (re.compile(PAGE), CITED),
     (re.compile(rf" ?[(\[](?:{_LEAD_IN}|{CITED})*{CITED}(?:{_LEAD_IN}|{CITED})*[)\]]", re.IGNORECASE), ""),
     (re.compile(rf"(?: ?(?<!\n)\n(?!\n)| )?{CITED}(?:\s*[,;]?\s*{CITED})*"), ""),

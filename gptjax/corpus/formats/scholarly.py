@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from gptjax.corpus.formats import license_names
+from gptjax.corpus.formats import license_names, mathml
+from gptjax.corpus.formats.latex_numbers import item_number
+from gptjax.corpus.formats.latex_signs import lowered, raised
 from gptjax.corpus.formats.xml import first, text_of
 
 
@@ -59,7 +61,7 @@ _BLOCKS = frozenset(
 )
 _LEFT_OUT = frozenset(
     "ref-list table graphic media inline-graphic supplementary-material object-id label fn-group contrib-group "
-    "aff author-notes permissions kwd-group journal-meta mml:math math alternatives alt-text email uri "
+    "aff author-notes permissions kwd-group journal-meta alternatives alt-text email uri "
     "funding-group ack-note related-article history pub-date counts custom-meta-group".split()
 )
 
@@ -83,7 +85,7 @@ def _jats(article: Element) -> Paper:
     identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
     named = {element.get("pub-id-type"): (element.text or "").strip() for element in identifiers}
     name = next((f"{kind}:{named[kind]}" for kind in ("doi", "pmc", "pmid") if kind in named), "")
-    text = re.sub(r"\n-\s*\n+", "\n- ", re.sub(r"\n{3,}", "\n\n", text)).strip()
+    text = re.sub(rf"{_ITEM}\s*", "", re.sub(r"\n-\s*\n+", "\n- ", re.sub(r"\n{3,}", "\n\n", text))).strip()
     return Paper(name, text, _jats_license(article), (article.get("lang") or "").lower().partition("-")[0])
 
 
@@ -104,8 +106,12 @@ def _blocks(element: Element, parts: list[str]) -> None:
     _add(element.text, parts)
     for child in element:
         tag = child.tag
-        if tag in ("inline-formula", "disp-formula", "tex-math"):
+        if tag in ("inline-formula", "disp-formula", "tex-math", "math"):
             _formula(child, parts)
+        elif tag in ("sup", "sub") and len(child) == 0:
+            parts.append(_script(tag, child.text or "", parts))
+        elif tag == "list" and child.get("list-type") in _NUMBERED:
+            _numbered_list(child, parts)
         elif tag in _BLOCKS or tag in ("fig", "table-wrap", "article-title", "subtitle"):
             parts.append("\n\n" + "- " * (tag == "list-item"))
             _blocks(child, parts)
@@ -120,8 +126,35 @@ def _blocks(element: Element, parts: list[str]) -> None:
         _add(child.tail, parts)
 
 
+def _script(tag: str, text: str, parts: list[str]) -> str:
+    """What is raised or lowered; a power that has no raised signs is written with ^."""
+    shown = (raised if tag == "sup" else lowered)(text.strip())
+    power = tag == "sup" and shown[:1] in ("-", "−", "–") and parts and parts[-1][-1:].isdigit()
+    return f"^{shown}" if power else shown
+
+
+_NUMBERED = {
+    "order": "{arabic}.",
+    "alpha-lower": "{alph}.",
+    "alpha-upper": "{Alph}.",
+    "roman-lower": "{roman}.",
+    "roman-upper": "{Roman}.",
+}
+
+
+def _numbered_list(element: Element, parts: list[str]) -> None:
+    """Items with their own labels, or else with their numbers."""
+    parts.append("\n\n")
+    for number, item in enumerate(element.findall("list-item"), 1):
+        own = item.find("label")
+        label = text_of(own).strip() if own is not None else ""
+        parts.append(f"\n\n{label or item_number(_NUMBERED[element.get('list-type', '')], number)} {_ITEM}")
+        _blocks(item, parts)
+    parts.append("\n\n")
+
+
 # Marks of a reference that is not shown, and of the white space of code.
-_CITED, _NEWLINE, _SPACE = "\x01", "\x02", "\x03"
+_CITED, _NEWLINE, _SPACE, _ITEM = "\x01", "\x02", "\x03", "\x04"
 _LEAD_IN = rf"(?:see|see also|e\.g\.|cf\.|reviewed in|for review|[-,;–—.\s{_CITED}])"
 _BRACKETS = re.compile(rf"\s*[(\[]{_LEAD_IN}*{_CITED}{_LEAD_IN}*[)\]]")
 _CITED_ALONE = re.compile(rf"(?:[ ,;–-]*{_CITED})+")
@@ -156,16 +189,23 @@ def _add(text: str | None, parts: list[str]) -> None:
 
 
 def _formula(element: Element, parts: list[str]) -> None:
-    """TeX if there is any, else the characters of MathML or plain text."""
-    source = first(element.iter(), "tex-math")
-    text = text_of(source if source is not None else element)
+    """TeX if there is any, else MathML as TeX, else plain text. The number of a displayed formula is left out."""
+    source, math = first(element.iter(), "tex-math"), first(element.iter(), "math")
+    if source is not None:
+        text = text_of(source)
+    elif math is not None:
+        text = mathml.tex(math)
+    elif element.tag == "inline-formula":  # letters and indices
+        return _blocks(element, parts)
+    else:
+        plain: list[str] = []
+        _blocks(element, plain)  # without the formula's number
+        text = "".join(plain)
     if begin := re.search(r"\\begin\{document\}(.*)\\end\{document\}", text, re.DOTALL):
         text = begin[1]
     text = " ".join(text.split()).strip("$ ")
     if text:
-        parts.append(
-            f"\n$$ {text} $$\n" if element.tag == "disp-formula" else f"${text}$" if source is not None else text
-        )
+        parts.append(f"\n$$ {text} $$\n" if element.tag == "disp-formula" else f"${text}$")
 
 
 def _inline(element: Element, parts: list[str]) -> None:

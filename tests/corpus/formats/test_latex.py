@@ -209,5 +209,5 @@ def test_a_whole_document_becomes_text():
     ],
 )
 def test_time_is_linear_in_length(unit):
-    """A time quadratic in the length would be minutes."""
-    assert isinstance(to_text(expanded(unit * (300_000 // len(unit)))), str)
+    """A time quadratic in the length would be a minute."""
+    assert isinstance(to_text(expanded(unit * (150_000 // len(unit)))), str)

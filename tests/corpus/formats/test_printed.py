@@ -1,0 +1,53 @@
+"""Sentences of papers beside what their print shows, in the files of `printed`.
+
+The constructs are those of 40 sentences each of a book on type theory (latex_mathematics), of papers on software
+(latex_software), of papers on language (latex_language), and of journals in JATS (jats_journals): half of them the
+sentences with the rarest commands, half drawn by a seed. The words are this project's own. The print was written by
+hand, from what LaTeX and the journals show, without what the readers leave out by design: the numbers of headings,
+theorems, captions and pages, tables, and citations that their sentence does not need. A record is a source, then the
+print after "=>"; after "=>|" lines and spaces count.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from gptjax.corpus.formats import scholarly
+from gptjax.corpus.formats.latex import to_text
+from gptjax.corpus.formats.latex_project import with_macros_expanded, without_comments
+from gptjax.corpus.formats.xml import parse
+
+FOLDER = Path(__file__).parent / "printed"
+BEGIN = "Here begins the sentence."
+BIBLIOGRAPHY = r"""\begin{thebibliography}{9}
+\bibitem[Thorne et~al.(2018)Thorne, Vlachos, and Mittal]{thor} T.
+\bibitem[Saier and F{\"a}rber(2020)]{fae} S.
+\bibitem{lo} L.
+\bibitem[MacKay(2003)]{mac} M.
+\bibitem[Good~\&\ Wear(2010)]{good:2010} G.
+\bibitem[Pasa \& Gel(2010)]{pasa} P.
+\end{thebibliography}"""
+
+
+def records(kind):
+    for file in sorted(FOLDER.glob(f"{kind}_*.txt")):
+        context, *sentences = file.read_text(encoding="utf-8").split("\n--\n")
+        for number, sentence in enumerate(sentences, 1):
+            source, exact, print_ = sentence.partition("\n=>| ")
+            if not exact:
+                source, _, print_ = sentence.partition("\n=> ")
+            yield pytest.param(context, source, print_.strip("\n"), bool(exact), id=f"{file.stem}-{number}")
+
+
+@pytest.mark.parametrize("context, source, printed, exact", [*records("latex")])
+def test_a_sentence_of_latex_is_as_it_is_printed(context, source, printed, exact):
+    document = f"{context}\n{BEGIN}\n\n{source}\n\n{BIBLIOGRAPHY}\n\\end{{document}}"
+    text = to_text(with_macros_expanded(without_comments(document))).partition(BEGIN)[2].strip()
+    assert text == printed if exact else text.split() == printed.split()
+
+
+@pytest.mark.parametrize("context, source, printed, exact", [*records("jats")])
+def test_a_sentence_of_jats_is_as_it_is_printed(context, source, printed, exact):
+    article = f"<article {context.strip()}><body><sec>{source}</sec></body></article>"
+    (paper,) = scholarly.papers(parse(article.encode()))
+    assert paper.text == printed if exact else paper.text.split() == printed.split()
