@@ -88,7 +88,15 @@ class Server:
             self.process.send_signal(signal.SIGSTOP)
 
     def _streamed(self, prompt: str, new: int) -> tuple[float, str]:
-        body = {"model": self._model, "prompt": prompt, "max_tokens": new, "temperature": 0, "stream": True}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": new,
+            "temperature": 0,
+            "stream": True,
+        }
+        if self.side == "llama.cpp":
+            body["repeat_penalty"] = 1.0  # its default is 1.1
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=600)
         began, first, text = time.perf_counter(), None, ""
         connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
