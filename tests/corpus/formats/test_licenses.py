@@ -104,6 +104,7 @@ def test_what_changes_nothing_beside_a_known_licence_is_passed_over(text, name):
         f"Copyright (c) 1999 Acme. Training of models on this is prohibited.\n\n{MIT}",
         f"{MIT}\nDie Nutzung ist nur zu nichtkommerziellen Zwecken gestattet.",
         MIT.replace("sublicense, ", ""),
+        " ".join(MIT.split()).replace(" and associated documentation files", ""),
         f"You need a license\n\nfrom us for production.\n\n{MIT}",
         f"Acme Evaluation License\n\n{MIT}",
         f"Acme Open Source License\nforbids\n\n{MIT}",
