@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import sentencepiece
@@ -22,6 +23,9 @@ from gptjax.corpus.engine import Task
 from gptjax.corpus.stages.encode import encode
 from gptjax.files import file_entry
 from gptjax.interop.tokenizer_json import tokenizer_json
+from gptjax.tokenizer import sentencepiece_file, sentencepiece_model
+from gptjax.tokenizer.sentencepiece_file import NORMAL, USER_DEFINED
+from gptjax.tokenizer.words import word_pattern
 
 DATA = flags.DEFINE_string("data", None, "Folder of text files.", required=True)
 ENDINGS = flags.DEFINE_list("endings", ".md,.txt,.py", "The files that are read, by the ends of their names.")
@@ -39,12 +43,12 @@ def main(_) -> None:
     model = sentencepiece.SentencePieceProcessor(model_proto=made.file_bytes)
     segments = [segment for text in texts for segment in cut_after_newlines(text)]
     theirs = tokenizers.Tokenizer.from_str(tokenizer_json(made).decode())
-    pattern = made._words._pattern.pattern.replace("(?s:.)", r"[\s\S]")  # as Oniguruma writes it
-    theirs.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    theirs.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(words_of(made)), "isolated")
 
-    def fresh() -> tokenizer.Tokenizer:
-        """The tokenizer without the words of the turn before."""
-        again = tokenizer.load(TOKENIZER.value)
+    def ours(by_merges: bool) -> tokenizer.Tokenizer:
+        """The tokenizer, without the words that it remembers from the turn before."""
+        with mock.patch.object(sentencepiece_model, "can_encode", return_value=by_merges):
+            again = tokenizer.load(TOKENIZER.value)
         again.threads = 1
         return again
 
@@ -54,8 +58,8 @@ def main(_) -> None:
         "tokenizers, its BPE with the same merges, by words": lambda: [
             theirs.encode(text, add_special_tokens=False).ids for text in texts
         ],
-        "gptjax, each word once": lambda: fresh().encode_batch(texts),
-        **tiktoken_run(made, texts),
+        "gptjax, each word once by sentencepiece": lambda: ours(by_merges=False).encode_batch(texts),
+        "gptjax, by tiktoken with the same merges": lambda: ours(by_merges=True).encode_batch(texts),
     }
     seconds: dict[str, list[float]] = {name: [] for name in [*runs, "gptjax, the encode stage"]}
     equal: dict[str, float] = {}
@@ -104,25 +108,11 @@ def joined(ids: list[list[int]], texts: list[str]) -> list[list[int]]:
     return [[i for _ in cut_after_newlines(text) for i in next(rest)] for text in texts]
 
 
-def tiktoken_run(made: tokenizer.Tokenizer, texts: list[str]) -> dict[str, Callable[[], Any]]:
-    """tiktoken with the same merges, if it is installed. It joins bytes, not characters."""
-    try:
-        import tiktoken
-    except ImportError:
-        return {}
-    model = sentencepiece.SentencePieceProcessor(model_proto=made.file_bytes)
-    singles = {bytes([byte]): model.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)}
-    others = set(made.control_ids.values()) | set(singles.values())
-    of_text = [i for i in range(made.vocab_size) if i not in others]
-    by_bytes = singles | {made.decode_bytes([i]): i for i in sorted(of_text, key=lambda i: -model.get_score(i))}
-    ids = np.array(list(by_bytes.values()))
-    coding = tiktoken.Encoding(
-        "same",
-        pat_str=made._words._pattern.pattern,
-        mergeable_ranks={value: rank for rank, value in enumerate(by_bytes)},
-        special_tokens={},
-    )
-    return {"tiktoken with the same merges": lambda: [ids[coding.encode_ordinary(text)] for text in texts]}
+def words_of(made: tokenizer.Tokenizer) -> str:
+    """The pattern of the model's words, as the regular expressions of `tokenizers` write it."""
+    pieces = sentencepiece_file.pieces(made.file_bytes)
+    of_text = (piece.text.replace("▁", " ") for piece in pieces if piece.type in (NORMAL, USER_DEFINED))
+    return word_pattern(of_text).pattern.replace("(?s:.)", r"[\s\S]")
 
 
 def stage_task(texts: list[str], work: Path, made: tokenizer.Tokenizer) -> Task:
