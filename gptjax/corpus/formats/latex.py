@@ -360,6 +360,10 @@ class _Reader:
 
     def _end_of_inline(self, place: int) -> int:
         """The place after the dollar that ends maths; a group may contain maths of its own. 0 if there is none."""
+        end = self._source.find("$", place)
+        plain = self._source[place : max(end, 0)]
+        if plain and "\n" not in plain and plain[-1] != "\\" and plain.count("{") == plain.count("}"):
+            return end + 1
         while found := _INLINE_MARK.search(self._source, place):
             if found[0] == "$":
                 return found.end()

@@ -17,10 +17,12 @@ _LEAD_IN = (
     r"[,;.\s])"
 )
 _ON_PAGE = rf"\b(?:starting\s)?(?:(?:on|at|see)\s)?(?:[Pp]ages?|[Pp]p?\.)\s?{PAGE}"
-_TIDY = (
+_PAGES = (
     (re.compile(rf",\s{_ON_PAGE},"), ""),
     (re.compile(rf"[\s(,]{{0,3}}{_ON_PAGE}\)?"), ""),
     (re.compile(PAGE), CITED),
+)
+_TIDY = (
     (re.compile(rf" ?[(\[](?:{_LEAD_IN}|{CITED})*{CITED}(?:{_LEAD_IN}|{CITED})*[)\]]", re.IGNORECASE), ""),
     (re.compile(rf"(?: ?(?<!\n)\n(?!\n)| )?{CITED}(?:\s*[,;]?\s*{CITED})*"), ""),
     (re.compile(r"[ \t\xa0]{2,}|[\t\xa0]"), " "),
@@ -39,6 +41,6 @@ def kept_mark(number: int) -> str:
 
 def tidy(text: str) -> str:
     text = text.replace("~", " ")
-    for pattern, replacement in _TIDY:
+    for pattern, replacement in (*(_PAGES if PAGE in text else ()), *_TIDY):
         text = pattern.sub(replacement, text)
     return text.strip("\n ")
