@@ -19,12 +19,13 @@ _LEAD_IN = (
 _ON_PAGE = rf"\b(?:starting\s)?(?:(?:on|at|see)\s)?(?:[Pp]ages?|[Pp]p?\.)\s?{PAGE}"
 _PAGES = (
     (re.compile(rf",\s{_ON_PAGE},"), ""),
-    (re.compile(rf"[\s(,]{{0,3}}{_ON_PAGE}\)?"), ""),
+    (re.compile(rf"[\s(,]{{1,3}}{_ON_PAGE}\)?"), ""),
     (re.compile(PAGE), CITED),
 )
 _TIDY = (
     (re.compile(rf" ?[(\[](?:{_LEAD_IN}|{CITED})*{CITED}(?:{_LEAD_IN}|{CITED})*[)\]]", re.IGNORECASE), ""),
-    (re.compile(rf"(?: ?(?<!\n)\n(?!\n)| )?{CITED}(?:\s*[,;]?\s*{CITED})*"), ""),
+    (re.compile(rf"\n(?<!\n\n)(?={CITED})"), ""),
+    (re.compile(rf" ?{CITED}(?:\s*[,;]?\s*{CITED})*"), ""),
     (re.compile(r"[ \t\xa0]{2,}|[\t\xa0]"), " "),
     (re.compile(r" ?\n ?"), "\n"),
     (re.compile(r"\n{3,}"), "\n\n"),
