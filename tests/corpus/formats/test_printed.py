@@ -1,11 +1,11 @@
 """Sentences of papers beside what their print shows, in the files of `printed`.
 
-The constructs are those of 40 sentences each of a book on type theory (latex_mathematics), of papers on software
+The constructs are those of about 40 sentences each of a book on type theory (latex_mathematics), of papers on software
 (latex_software), of papers on language (latex_language), and of journals in JATS (jats_journals): half of them the
-sentences with the rarest commands, half drawn by a seed. The words are this project's own. The print was written by
-hand, from what LaTeX and the journals show, without what the readers leave out by design: the numbers of headings,
-theorems, captions and pages, tables, and citations that their sentence does not need. A record is a source, then the
-print after "=>"; after "=>|" lines and spaces count.
+sentences with the rarest commands, half drawn by a seed. The words are this project's own. No printed pages were at
+hand: the prints say what LaTeX and the journals are known to show for these sources, without what the readers leave out
+by design: the numbers of headings, theorems, captions and pages, tables, and citations that their sentence does not
+need. A record is a source, then the print after "=>"; after "=>|" lines and spaces count.
 """
 
 from pathlib import Path
