@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
 from gptjax.corpus.duplicates.join import Groups, candidate_edges, distinct, equal_keys, pack, unpack
 from gptjax.corpus.duplicates.nodes import Documents, Earlier, Nodes, SketchedShard
+from gptjax.corpus.duplicates.processes import cores
 from gptjax.corpus.duplicates.sketch import Sketch
 from gptjax.corpus.duplicates.verify import SetFolder, index_sets, jaccard, unique_shingles, write_sets
 
 SCOPES = ("global", "source")
 RESEMBLING = ("kept", "chain")
 EDGES_AT_ONCE = 1 << 13  # compared in one call
-FEW = 1 << 12  # documents and edges that are compared sooner than processes start
+FEW = 1 << 16  # documents and edges: with less, threads are quicker than the start of processes
 
 KINDS = ("kept", "exact", "near")
 CLUSTERS_SCHEMA = pyarrow.schema(
@@ -215,9 +217,20 @@ def _around_kept(
 
 
 def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable) -> np.ndarray:
-    """float32 [edges]: exact similarities. Shingle sets that `sets` lacks are made from the documents first."""
+    """float32 [edges]: exact similarities. Shingle sets that `sets` lacks are made from the documents first.
+
+    parallel: for much work; for little, threads are done before processes have started.
+    """
     wanted = np.setdiff1d(distinct(np.concatenate(unpack(edges))), SetFolder(sets).nodes, assume_unique=True)
-    parallel = map if len(wanted) + len(edges) < FEW else parallel
+    if len(wanted) + len(edges) < FEW:
+        with ThreadPoolExecutor(cores()) as threads:
+            return _compared(edges, wanted, nodes, threshold, sets, threads.map)
+    return _compared(edges, wanted, nodes, threshold, sets, parallel)
+
+
+def _compared(
+    edges: np.ndarray, wanted: np.ndarray, nodes: Nodes, threshold: float, sets: Path, parallel: Callable
+) -> np.ndarray:
     if work := list(nodes.rows_by_shard(wanted)):
         names = itertools.count(len(list(sets.glob("*.sets"))))
         paths = [sets / f"{number:08d}.sets" for number in itertools.islice(names, len(work))]
