@@ -60,7 +60,7 @@ class Server:
             command += ["--continuous-batching", "--device", "cpu"]
         else:
             command = [FLAGS.llama_python, "-m", "llama_cpp.server", "--model", str(folder / "gguf/model.gguf")]
-            command += ["--port", port, "--n_ctx", "0"]
+            command += ["--port", port, "--n_ctx", "0", "--interrupt_requests", "false"]
         self._model, self._log = (run.name if side == "gptjax" else export), folder / f"{side}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, env=ENVIRONMENT)
