@@ -17,70 +17,32 @@ import itertools
 import logging
 import secrets
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from gptjax.config import ConfigError, RunError
+from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.inference import shapes
 from gptjax.inference.batch import Batch
-from gptjax.inference.devices import devices_of
 from gptjax.inference.engine_metrics import EngineMetrics
 from gptjax.inference.engine_programs import EnginePrograms
+from gptjax.inference.engine_steps import EngineSteps
 from gptjax.inference.generate import FramedPrompt, Generator
 from gptjax.inference.growing_text import GrowingText
+from gptjax.inference.job import Job, ServedModel
 from gptjax.inference.prefix import PrefixCache
-from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
 from gptjax.inference.request import Event, Request
 from gptjax.inference.sampling_params import SamplingParams
 from gptjax.inference.timing import program_key
+from gptjax.inference.waiting import WaitingJobs
 
 TOKENS_PER_CALL = 32  # at most; a request is cancelled between calls
-MOMENT = 0.05  # seconds of a call while somebody streams or waits
-PAUSE = 0.1  # seconds for which prompts are read before texts go on by a token; the last piece may take longer
-PAUSED_STEPS = 4  # the same in steps of the texts, if this is longer: on a slow machine, first tokens should not wait
-MOST_FAILURES = 3  # steps in a row that fail before the engine is down
 
 _log = logging.getLogger(__name__)
 
 
-class QueueFull(RunError):
-    """As many requests are waiting as may wait; try again later."""
-
-
-class EngineDown(RunError):
-    """The engine was not started, was closed, or its device failed; no request is taken."""
-
-
-@dataclass
-class _Model:
-    """The base model or an adapter: its own parameters and its own batch."""
-
-    generator: Generator
-    batch: Batch
-    id: bytes  # in digests of prompts
-
-
-@dataclass(eq=False)
-class _Job:
-    """A request with its texts; those not yet placed wait for a row."""
-
-    request: Request
-    model: _Model
-    texts: list[GrowingText]
-    unplaced: list[GrowingText]
-    reading: PromptReading | None = None
-
-
 class Engine:
-    """Generates the texts of requests.
-
-    Each step reads pieces of prompts for a short time, if slots are free, and then generates one or more tokens in
-    every row. A call reads the next piece of the request that came first, together with those of others that are as
-    long. If nobody streams and nobody waits, there are many new tokens per call of the device.
+    """Takes requests and generates their texts in a thread of its own (engine_steps.py).
 
     Args:
       generator: the model and its tokenizer; its parameters are used, not copied.
@@ -125,18 +87,12 @@ class Engine:
         self._prefix: PrefixCache | None = None
         if num_blocks and family.reads_in_pieces:
             self._prefix = PrefixCache(generator, num_blocks)
-        self._models: dict[str | None, _Model] = {None: self._model(generator)}
-        self._waiting: deque[_Job] = deque()
-        self._changed = threading.Condition()
+        self._models: dict[str | None, ServedModel] = {None: self._model(generator)}
+        self._waiting = WaitingJobs(max_waiting, self.metrics)
+        self._steps = EngineSteps(generator, num_slots, self._sizes, self._prefix, self._waiting, self.metrics)
         self._thread: threading.Thread | None = None
         self._programs: EnginePrograms | None = None
-        self._closing = self._cancelling = False
         self._numbers = itertools.count()
-        # In the engine's thread:
-        self._reading: list[_Job] = []  # in the order in which they came
-        self._seconds_per_step = 0.0  # of the latest call
-        self._batches: list[Batch] = []  # those with texts
-        self._failures, self._failed = 0, False  # steps in a row that failed; whether the current one did
 
     # --- for callers, from any thread
 
@@ -154,7 +110,7 @@ class Engine:
             programs.close()
             raise
         self.metrics.is_up = True
-        self._thread = threading.Thread(target=self._run, name="gptjax-engine", daemon=True)
+        self._thread = threading.Thread(target=self._steps.run, name="gptjax-engine", daemon=True)
         self._thread.start()
 
     def submit(
@@ -200,18 +156,10 @@ class Engine:
             adapter=adapter,
             stream=stream,
             listener=listener,
-            wake=self._wake,
+            wake=self._waiting.wake,
         )
         texts = self._texts(request, framed)
-        with self._changed:
-            if not self.metrics.is_up or self._closing:
-                raise EngineDown("the engine does not run: it was not started, was closed, or its device failed")
-            if len(self._waiting) >= self.max_waiting:
-                self.metrics.requests_refused += 1
-                raise QueueFull(f"{counted(len(self._waiting), 'request')} are waiting, as many as may wait")
-            self._waiting.append(_Job(request, model, texts, list(texts)))
-            self.metrics.requests_waiting = len(self._waiting)
-            self._changed.notify()
+        self._waiting.put(Job(request, model, texts, list(texts)))
         return request
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
@@ -219,15 +167,13 @@ class Engine:
 
         timeout: seconds after which the rest is cancelled; None: no limit.
         """
-        with self._changed:
-            self._closing, self._cancelling = True, not drain
-            self._changed.notify()
+        self._waiting.close(cancel=not drain)
         if self._programs is not None:
             self._programs.close()
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():
-                self._cancelling = True
+                self._waiting.close(cancel=True)
                 self._thread.join()
         self.metrics.is_up = False
 
@@ -274,9 +220,9 @@ class Engine:
     def _note_compiled(self, seconds: float) -> None:
         _log.info("compiled for %s in %.1f s", self._sizes, seconds)
 
-    def _model(self, generator: Generator) -> _Model:
+    def _model(self, generator: Generator) -> ServedModel:
         model_id = secrets.token_bytes(8)
-        return _Model(generator, Batch(generator, self._sizes, self._prefix, model_id), model_id)
+        return ServedModel(generator, Batch(generator, self._sizes, self._prefix, model_id), model_id)
 
     def _check(self, framed: FramedPrompt, params: SamplingParams) -> None:
         """Raises ConfigError for what depends on the model."""
@@ -297,211 +243,3 @@ class Engine:
         limit = room if params.max_tokens is None else min(params.max_tokens, room)
         options: dict[str, Any] = dict(limit=limit, eos_id=generator.end_id, begins=framed.begins_text)
         return [GrowingText(request, index, generator.tokenizer, **options) for index in range(params.n)]
-
-    # --- in the engine's thread
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify()
-
-    def _run(self) -> None:
-        with devices_of(self.generator):
-            while self._wait_for_work():
-                self._failed = False
-                try:
-                    self._step()
-                    if not self._failed:
-                        self._failures = 0
-                except Exception as error:
-                    _log.exception("a step failed")
-                    self._fail(error)
-        self.metrics.is_up = False
-
-    def _wait_for_work(self) -> bool:
-        """Returns True when there is something to do, and False when there never will be."""
-        with self._changed:
-            while True:
-                if self._failures >= MOST_FAILURES:
-                    self.metrics.is_up = False
-                    self._closing = self._cancelling = True
-                if self._waiting or self._reading or self._batches:
-                    return True
-                if self._closing:
-                    self.metrics.is_up = False
-                    return False
-                self._changed.wait()
-
-    def _step(self) -> None:
-        self._end_cancelled()
-        self._read_prompts()
-        for batch in list(self._batches):
-            self._generate(batch)
-        self._count()
-
-    def _read_prompts(self) -> None:
-        """Reads prompts while slots are free, for a short time, and begins their texts."""
-        until = time.perf_counter() + max(PAUSE, PAUSED_STEPS * self._seconds_per_step)
-        while True:
-            self._take_waiting()
-            self._place_read()
-            group = next_group([job.reading for job in self._reading if job.reading is not None])
-            if not group or time.perf_counter() >= until:
-                return
-            try:
-                read_next(group)
-            except Exception as error:
-                self._fail_to_read([job for job in self._reading if job.reading in group], error)
-
-    def _take_waiting(self) -> None:
-        """Begins with the requests that have waited longest, as long as there is a free slot for each."""
-        with self._changed:
-            while self._waiting and self._num_unreserved > 0:
-                job = self._waiting.popleft()
-                job.request.timings.started = time.monotonic()
-                generator = job.model.generator
-                job.reading = PromptReading(generator, self._sizes, job.request, self._prefix, job.model.id)
-                self._reading.append(job)
-            self.metrics.requests_waiting = len(self._waiting)
-
-    def _place_read(self) -> None:
-        """Begins texts of the prompts that have been read, while slots are free."""
-        for job in list(self._reading):
-            if job.reading is not None and job.reading.is_done:
-                try:
-                    self._place(job, job.reading)
-                except Exception as error:
-                    self._fail_to_read([job], error)
-
-    def _place(self, job: _Job, reading: PromptReading) -> None:
-        batch = job.model.batch
-        while job.unplaced and self._num_free:
-            text = job.unplaced[0]
-            if text is job.texts[0]:
-                reading.finish()
-            batch.place(reading.start(text), text)
-            job.unplaced.pop(0)
-            if batch.texts and batch not in self._batches:
-                self._batches.append(batch)
-            if text is job.texts[0] and text.finish_reason != "error":
-                reading.keep()
-                self._count_prompt(reading)
-            self.metrics.generated(text.num_tokens)
-            self._deliver(text)
-        if not job.unplaced:
-            self._reading.remove(job)
-
-    def _fail_to_read(self, jobs: list[_Job], error: Exception) -> None:
-        _log.exception("requests %s: their prompts could not be read", ", ".join(job.request.id for job in jobs))
-        if self._prefix is not None:
-            self._prefix.clear()  # its pool may have been donated to the call that failed
-        for job in jobs:
-            self._reading.remove(job)
-            self._end(job, "error", f"{type(error).__name__}: {error}")
-        self._note_failure()
-
-    def _generate(self, batch: Batch) -> None:
-        texts, began = batch.texts, time.perf_counter()
-        before = sum(text.num_tokens for text in texts)
-        try:
-            num_steps = batch.step(self._num_steps())
-        except Exception as error:
-            _log.exception("generating failed")
-            batch.clear()  # its state may have been donated to the call that failed
-            for text in texts:
-                text.end("error", f"{type(error).__name__}: {error}")
-            self._note_failure()
-        else:
-            self._seconds_per_step = (time.perf_counter() - began) / num_steps
-            self.metrics.steps += num_steps
-            self.metrics.generated(sum(text.num_tokens for text in texts) - before)
-        for text in texts:
-            self._deliver(text)
-        if not batch.texts:
-            self._batches.remove(batch)
-
-    def _num_steps(self) -> int:
-        """Tokens per call of the device: many if nobody streams or waits, those of a short moment if somebody does, and
-        one while prompts can be read."""
-        if any(job.reading and not job.reading.is_done for job in self._reading):
-            return 1
-        if self._waiting and self._num_unreserved > 0:
-            return 1
-        is_streamed = any(text.request.stream for batch in self._batches for text in batch.texts)
-        if is_streamed or self._waiting or self._reading or len(self._batches) > 1:
-            return max(1, min(self._sizes.num_new, int(MOMENT / max(self._seconds_per_step, 1e-6))))
-        return self._sizes.num_new
-
-    @property
-    def _num_free(self) -> int:
-        return self.num_slots - sum(len(batch.texts) for batch in self._batches)
-
-    @property
-    def _num_unreserved(self) -> int:
-        """Free slots that are not for texts whose prompts are being read; negative if there are more of these."""
-        return self._num_free - sum(len(job.unplaced) for job in self._reading)
-
-    def _deliver(self, text: GrowingText) -> None:
-        text.deliver()
-        if text.request.is_finished:
-            self.metrics.finished(text.request)
-
-    def _end_cancelled(self) -> None:
-        """Ends requests that their callers have cancelled, or all if the engine is closed without draining."""
-        with self._changed:
-            ended = [job for job in self._waiting if job.request.cancelled or self._cancelling]
-            if ended:
-                self._waiting = deque(job for job in self._waiting if job not in ended)
-            self.metrics.requests_waiting = len(self._waiting)
-        ended += [job for job in self._reading if job.request.cancelled or self._cancelling]
-        self._reading = [job for job in self._reading if job not in ended]
-        is_down = self._failures >= MOST_FAILURES
-        reason, error = ("error", "the engine is down: too many steps failed") if is_down else ("cancelled", None)
-        for job in ended:
-            self._end(job, reason, error)
-        for batch in list(self._batches):
-            for text in batch.texts:
-                if text.request.cancelled or self._cancelling:
-                    text.end(reason, error)
-            for text in batch.release():
-                self._deliver(text)
-            if not batch.texts:
-                self._batches.remove(batch)
-
-    def _end(self, job: _Job, reason: str, error: str | None = None) -> None:
-        """Ends the texts of a request that have no row, and cancels those that have one."""
-        for text in job.unplaced:
-            text.end(reason, error)
-            self._deliver(text)
-        if len(job.unplaced) < len(job.texts):
-            job.request.cancelled = True
-
-    def _fail(self, error: Exception) -> None:
-        """Ends everything that has begun, after an error in the engine itself, so that nothing waits for ever."""
-        for job in self._reading:
-            self._end(job, "error", repr(error))
-        self._reading = []
-        for batch in self._batches:
-            texts = batch.texts
-            batch.clear()
-            for text in texts:
-                text.end("error", repr(error))
-                self._deliver(text)
-        self._batches = []
-        self._note_failure()
-
-    def _note_failure(self) -> None:
-        self._failures += 1
-        self._failed = True
-
-    def _count_prompt(self, reading: PromptReading) -> None:
-        request, metrics = reading.request, self.metrics
-        metrics.prompt_tokens += len(request.prompt_tokens)
-        metrics.cached_tokens += request.cached_tokens
-        metrics.prefix_lookups += reading.looked_up
-        metrics.prefix_hits += request.cached_tokens > 0
-
-    def _count(self) -> None:
-        texts = [text for batch in self._batches for text in batch.texts]
-        requests = {id(text.request) for text in texts}
-        requests |= {id(job.request) for job in self._reading}
-        self.metrics.slots_in_use, self.metrics.requests_running = len(texts), len(requests)

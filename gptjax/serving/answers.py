@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.inference.engine import EngineDown, QueueFull
 from gptjax.inference.growing_text import NOT_FINITE
 from gptjax.inference.request import Event, Request
+from gptjax.inference.waiting import EngineDown, QueueFull
 from gptjax.serving import errors
 from gptjax.serving.models import Served
 from gptjax.serving.prompts import Prompt, prompts_of

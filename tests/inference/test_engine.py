@@ -11,15 +11,15 @@ from scipy.special import log_softmax
 
 from gptjax.config import ConfigError
 from gptjax.inference import batch as batches
-from gptjax.inference import engine as engines
-from gptjax.inference import prompt_reading, shapes
+from gptjax.inference import engine_steps, prompt_reading, shapes
 from gptjax.inference.devices import decoding_mesh
-from gptjax.inference.engine import Engine, EngineDown, QueueFull
+from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
 from gptjax.inference.prefix import PrefixCache
 from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
 from gptjax.inference.request import Request
 from gptjax.inference.sampling_params import SamplingParams
+from gptjax.inference.waiting import EngineDown, QueueFull
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import params_sharding
 
@@ -84,7 +84,7 @@ def requests():
 
 def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generator, engine, monkeypatch):
     expected, together = [alone(generator, *request) for request in requests()], []
-    monkeypatch.setattr(engines, "read_next", lambda group: together.append(len(group)) or read_next(group))
+    monkeypatch.setattr(engine_steps, "read_next", lambda group: together.append(len(group)) or read_next(group))
     COMPILED.clear()
     running = [
         engine.submit(prompt, params, stream=bool(i % 2)) for i, (prompt, params) in enumerate(requests())
@@ -116,7 +116,7 @@ def test_nothing_recompiles_if_the_engine_is_started_under_a_mesh(generator):
 def test_the_batch_grows_and_shrinks_without_changing_texts_or_compiling(generator, monkeypatch):
     monkeypatch.setattr(shapes, "FEWEST_SLOTS", 24)
     monkeypatch.setattr(batches, "_PATIENCE", 2)
-    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    monkeypatch.setattr(engine_steps, "MOMENT", 0.0)  # one token per call
     engine = Engine(generator, num_slots=3, piece=8)
     assert (engine._sizes.rows, engine._sizes.slots) == ((1, 3), (24, 48))
     engine.start(wait_for_all=False)
@@ -347,7 +347,7 @@ def test_requests_that_cannot_be_are_refused_with_the_reason(engine):
 
 
 def test_a_failed_step_ends_its_requests_and_the_engine_goes_on(generator, engine, monkeypatch):
-    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    monkeypatch.setattr(engine_steps, "MOMENT", 0.0)  # one token per call
     step = batches.Batch.step
     calls = []
 
@@ -380,8 +380,8 @@ def test_logits_that_are_not_finite_end_only_their_own_text():
     params["head"][0, b] = params["head"][1, c] = 1.0
     params["embedding"][b] = np.nan
     engine = Engine(Generator(params, config, TOKENIZER), num_slots=3, piece=8)
-    engine.metrics.is_up = True  # without `warm_up`, since not all programs are needed
-    engine._thread = threading.Thread(target=engine._run, daemon=True)
+    engine.metrics.is_up = True  # without `start`, since not all programs are needed
+    engine._thread = threading.Thread(target=engine._steps.run, daemon=True)
     good = engine.submit("c", SamplingParams(max_tokens=9, temperature=0.0))
     bad = engine.submit("a", SamplingParams(max_tokens=9, temperature=0.0))
     worse = engine.submit("b", SamplingParams(max_tokens=9, temperature=0.0))
@@ -394,7 +394,7 @@ def test_logits_that_are_not_finite_end_only_their_own_text():
 
 
 def test_an_engine_that_is_closed_finishes_or_cancels_and_takes_no_more(generator, monkeypatch):
-    monkeypatch.setattr(engines, "MOMENT", 0.0)  # one token per call
+    monkeypatch.setattr(engine_steps, "MOMENT", 0.0)  # one token per call
     for drain, reason in ((True, "length"), (False, "cancelled")):
         engine = Engine(generator, num_slots=3, piece=8)
         with pytest.raises(EngineDown, match="does not run"):
@@ -405,7 +405,7 @@ def test_an_engine_that_is_closed_finishes_or_cancels_and_takes_no_more(generato
         running = [engine.submit("a", params, listener=lambda event, held=held: held.wait(WAIT)) for _ in range(5)]
         closing = threading.Thread(target=engine.close, args=[drain])
         closing.start()
-        while not engine._closing:
+        while not engine._waiting.is_closing:
             pass
         held.set()
         closing.join(WAIT)
