@@ -13,7 +13,7 @@ from sentencepiece_models import FOREIGN, LLAMA, TEXT, sentencepiece_model
 
 from gptjax.config import ConfigError
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer, CharacterTokenizer, SentencePieceTokenizer, load, words
-from gptjax.tokenizer.merges import can_encode
+from gptjax.tokenizer.merges import MergeEncoder, can_encode
 from gptjax.tokenizer.sentencepiece_file import CONTROL, NORMAL, UNUSED, USER_DEFINED, Piece
 from gptjax.tokenizer.training import train_sentencepiece
 from gptjax.tokenizer.words import word_pattern
@@ -83,6 +83,14 @@ def test_real_text_has_the_ids_of_sentencepiece_with_any_number_of_threads():
     for tokenizer in (BPE, BY_WORDS):
         for tokenizer.threads in (1, 2):
             assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == expected
+
+
+def test_characters_of_four_bytes_have_the_ids_of_sentencepiece():
+    own = train_sentencepiece(["a😀b 😁😀 b😀😁😁 日😀本 " * 20], "bpe", 290)
+    assert isinstance(own._fast, MergeEncoder)
+    texts = ["😀", "a😀b", "😁😀😁 😂a🙃😀", "日😀日 本😂"]  # two of these are not in the vocabulary
+    assert [ids.tolist() for ids in own.encode_batch(texts)] == own._model.encode(texts)
+    assert {own._model.piece_to_id(each) for each in "😀😁"} <= set(own.encode(texts[2]))
 
 
 def test_the_pieces_decide_whether_merges_alone_give_the_ids():
