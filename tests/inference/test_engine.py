@@ -193,6 +193,10 @@ def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only
     monkeypatch.setattr(shapes, "TOGETHER", 2)
     assert group(range(50, 60), range(50, 61)) == [0], "the other can use the first one's block"
     assert group(range(50, 60), range(60, 71)) == [0, 1]
+    monkeypatch.setattr(shapes, "FEWEST_SLOTS", 8)
+    sizes = shapes.engine_shapes(3, CONTEXT, 32, 4)
+    assert group(range(60, 65), range(70, 75)) == [0, 1]
+    assert group(range(26), range(60, 65)) == [0], "2 and 5 tokens are left, but their rows have 32 and 8 slots"
 
 
 def test_the_blocks_used_longest_ago_are_replaced(generator):
