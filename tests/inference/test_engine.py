@@ -227,7 +227,9 @@ def test_logprobs_of_prompt_and_text_are_the_models_own(engine):
     params, config = make_model()
     asked = SamplingParams(max_tokens=5, seed=2, temperature=1.5, logprobs=3, prompt_logprobs=2)
     prompt = "log-probabilities"
+    COMPILED.clear()
     request = engine.submit(prompt, asked).result(WAIT)
+    assert not COMPILED
     tokens = [*request.prompt_tokens, *request.outputs[0].token_ids]
     logprobs_TV = log_softmax(logits_of(params, config, tokens), axis=-1)
     given = [*request.prompt_logprobs[1:], *request.outputs[0].logprobs]
