@@ -78,14 +78,15 @@ class EngineSteps:
         self._count()
 
     def _read_prompts(self) -> None:
-        """Reads prompts while slots are free, for a short time, and begins their texts."""
-        until = time.perf_counter() + max(PAUSE, PAUSED_STEPS * self._seconds_per_step)
+        """Reads prompts while slots are free, at least one piece and for a short time, and begins their texts."""
+        until, has_read = time.perf_counter() + max(PAUSE, PAUSED_STEPS * self._seconds_per_step), False
         while True:
             self._take_waiting()
             self._place_read()
             group = next_group([job.reading for job in self._reading if job.reading is not None])
-            if not group or time.perf_counter() >= until:
+            if not group or (has_read and time.perf_counter() >= until):
                 return
+            has_read = True
             try:
                 read_next(group)
             except Exception as error:

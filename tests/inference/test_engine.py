@@ -199,6 +199,25 @@ def test_pieces_of_the_same_length_are_read_together_but_the_same_beginning_only
     assert group(range(26), range(60, 65)) == [0], "2 and 5 tokens are left, but their rows have 32 and 8 slots"
 
 
+def test_texts_go_on_while_a_long_prompt_is_read(generator, monkeypatch):
+    """A call reads at least one piece, also if the time for reading is over before it begins."""
+    monkeypatch.setattr(engine_steps, "PAUSE", 0.0)
+    monkeypatch.setattr(engine_steps, "PAUSED_STEPS", 0)
+    calls, step = [], batches.Batch.step
+    monkeypatch.setattr(engine_steps, "read_next", lambda group: calls.append("read") or read_next(group))
+    monkeypatch.setattr(batches.Batch, "step", lambda batch, n: calls.append("step") or step(batch, n))
+    engine = Engine(generator, num_slots=2, piece=8, prefix_tokens=0)
+    engine.metrics.is_up = True  # without `start`, so that both are there at the first step
+    engine._thread = threading.Thread(target=engine._steps.run, daemon=True)
+    params = SamplingParams(max_tokens=9, temperature=0.0, ignore_eos=True)
+    both = [engine.submit(prompt, params) for prompt in ("a", "a" * 38)]
+    engine._thread.start()
+    assert all(len(request.result(WAIT).outputs[0].token_ids) == 9 for request in both)
+    engine.close()
+    first, last = calls.index("step"), len(calls) - 1 - calls[::-1].index("read")
+    assert calls[first:last] == ["step", "read"] * 4 + ["step"], "between two of its five pieces, the other goes on"
+
+
 def test_the_blocks_used_longest_ago_are_replaced(generator):
     kept = PrefixCache(generator, num_blocks=4)
 
@@ -432,6 +451,8 @@ def test_an_engine_whose_steps_keep_failing_is_down_and_leaves_nobody_waiting(ge
                 taken[-1].result(WAIT)
     assert {request.result(WAIT).finish_reason for request in taken} == {"error"}
     assert not engine.metrics.is_up
+    engine._thread.join(WAIT)
+    assert not engine._thread.is_alive(), "it does not wait for requests that it would refuse"
     engine.close()
 
 
