@@ -9,7 +9,8 @@ arrays that are live at the peak (liveness.py), which are classified by these ru
   logits       it is not shaped like a parameter and has an axis as long as the vocabulary
   activations  neither, and the forward pass made it, or its repetition in the backward pass
   workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch,
-               what is sent, and what the compiler adds to place and align
+               what is sent, what the compiler adds to place and align, and on processors what libraries of products
+               take beside the program's arrays (product_buffers.py)
 """
 
 from __future__ import annotations
@@ -48,15 +49,16 @@ class Memory:
 PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
-def memory_of(plan: Plan, statistics: Any, live: Iterable[Live]) -> Memory:
+def memory_of(plan: Plan, statistics: Any, live: Iterable[Live], beside: int = 0) -> Memory:
     """The memory of a compiled step.
 
     Args:
       statistics: `compiled.memory_analysis()`.
       live: the temporary arrays that are live at the peak.
+      beside: bytes that libraries take beside them (product_buffers.py).
     """
     parameters, optimizer = state_bytes(plan)
-    total = step_bytes(statistics)
+    total = step_bytes(statistics) + beside
     parts = dict.fromkeys(("gradients", "activations", "logits"), 0)
     part_of = _Rules(plan)
     for each in live:

@@ -31,8 +31,10 @@ from gptjax.forecast.hardware import Hardware, target_config
 from gptjax.forecast.kernels import Kernel, kernels_of
 from gptjax.forecast.liveness import live_at_peak
 from gptjax.forecast.memory import Memory, memory_of
+from gptjax.forecast.product_buffers import product_buffers
 from gptjax.forecast.program import parse_program
 from gptjax.json_files import parsed
+from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.traffic import Collective, collectives_of
 from gptjax.planning import Plan
 from gptjax.training.run_metadata import own_code
@@ -120,7 +122,8 @@ def read_needs(plan: Plan, compiled: jax.stages.Compiled, seconds: float = 0.0) 
     text = compiled.as_text() or ""
     program = parse_program(text)
     sent = _merged(collectives_of(text, plan.mesh.size))
-    memory = memory_of(plan, compiled.memory_analysis(), live_at_peak(program))
+    beside = product_buffers(program) if platform_of(plan.mesh) == "cpu" else 0
+    memory = memory_of(plan, compiled.memory_analysis(), live_at_peak(program), beside)
     return Needs("compiled", memory, tuple(kernels_of(program)), sent, seconds, _versions())
 
 
