@@ -14,7 +14,7 @@ from training_runs import train_run
 
 from gptjax import chat as chat_command
 from gptjax import trained_model
-from gptjax.chat import CHANGED, Adapters, Terminal
+from gptjax.chat_terminal import CHANGED, Adapters, Terminal
 from gptjax.config import ConfigError, default
 from gptjax.conversation import Renderer, load_template, messages_of
 from gptjax.inference.chat import Chat
@@ -69,7 +69,7 @@ def terminal():
 
 def test_commands(terminal, tmp_path):
     made, output, notes = terminal
-    for line in ("Hi", "//slash", "  ", "/temperature 0.9", "/seed 1", "/retry", "/undo"):
+    for line in ("Hi", "//slash", "  ", "/Temperature=0.9", "/seed 1", "/retry", "/undo"):
         made.take(line)
     assert output.shown() == "7 0.5\n8 0.5\n3 0.9\n"  # the third answer of seed 1 + 2
     assert [message.content for message in made.chat.messages] == ["Hi", "7 0.5"]
@@ -81,7 +81,9 @@ def test_commands(terminal, tmp_path):
     assert "user: Hi\nassistant: 7 0.5\n" in shown and "tokens of 400" in shown
     made.take("/system Be brief.")
     assert made.chat.system == "Be brief." and made.chat.messages == []
-    for line in ("Hi", "/clear", "/undo", "/settings", "/help"):
+    made.take("/system none")
+    assert made.chat.system == ""
+    for line in ("Hi", "/clear", "/undo", "/settings", "/"):
         made.take(line)
     shown = notes.shown()
     assert made.chat.messages == [] and "there is nothing to take back" in shown
@@ -104,7 +106,8 @@ def test_another_adapter_answers(terminal):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("/tempature 1", "did you mean"),
+        ("/tempature 1", "did you mean /temperature?"),
+        ("/system " + "x" * 400, "system = 4"),
         ("/temperature -1", "temperature = -1.0: must be"),
         ("/top_k many", "/top_k many: must be a number"),
         ("/max_new_tokens 0", "max_new_tokens = 0"),

@@ -27,9 +27,23 @@ class Chat:
 
     def __init__(self, generator: Generator, renderer: Renderer, system: str = ""):
         self.generator, self._renderer = generator, renderer
+        self.begin(system)
+
+    def begin(self, system: str) -> None:
+        """Begins a new conversation under a system message.
+
+        Raises:
+          ConfigError: it leaves no room in the context for a question and an answer. Nothing changes.
+        """
+        system_message = [Message(SYSTEM, system)] if system else []
+        used, room = 1 + len(self._renderer.prompt([*system_message, Message(USER, "?")])), self._least_room()
+        if system and used + room > self.context:
+            raise ConfigError(
+                f"system = {counted(used, 'token')} with what is written around it: must be at most "
+                f"{self.context - room}, so that the context of {self.context} tokens has room for an answer"
+            )
         self.messages: list[Message] = []
-        self.system = system
-        self.forgotten = 0
+        self.system, self.forgotten = system, 0
 
     @property
     def context(self) -> int:
@@ -83,7 +97,7 @@ class Chat:
 
     def _fitted(self, messages: Sequence[Message], new_tokens: int) -> tuple[list[int], int]:
         """The ids to continue, with as many of the latest turns as fit, and the number of messages left out."""
-        room = min(new_tokens, max(1, self.context // LEAST_ROOM))
+        room = min(new_tokens, self._least_room())
         for start in _questions(messages):
             ids = self._renderer.prompt([*self._system(), *messages[start:]])
             if 1 + len(ids) + room <= self.context:
@@ -92,6 +106,9 @@ class Chat:
             f"message = {counted(1 + len(ids), 'token')} with what is written around it: must be at most "
             f"{self.context - room}, so that the context of {self.context} tokens has room for an answer"
         )
+
+    def _least_room(self) -> int:
+        return max(1, self.context // LEAST_ROOM)
 
     def _system(self) -> list[Message]:
         return [Message(SYSTEM, self.system)] if self.system else []
