@@ -1,10 +1,11 @@
 """Compares the speed of a multiple-choice task's log-likelihoods with lm_eval's own `hf` model of the same weights.
 
-python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenizer=FOLDER_OR_FILE [--items=200]
+python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenizer=FOLDER_OR_FILE [--models=6x384,12x768]
 
-The sides take turns in one process: all choices by `LogLikelihoods`, one forward pass per choice, and lm_eval's `HFLM`
-around a transformers Llama in batches of several sizes. All get the same tokens, so tokenization is not timed; a first
-turn compiles and is not counted. Needs PyTorch, transformers and lm_eval besides gptjax.
+The sides take turns in one process, for one model after the other: all choices by `LogLikelihoods`, one forward pass
+per choice, and lm_eval's `HFLM` around a transformers Llama in batches of several sizes. All get the same tokens, so
+tokenization is not timed; a first turn compiles and is not counted. Needs PyTorch, transformers and lm_eval besides
+gptjax.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods
 from gptjax.evaluation.tasks import find_tasks
 from gptjax.inference.decode import decoding_params
 from gptjax.model.families import family_of
+from gptjax.model.family import Family
 from gptjax.model.parameters import count_parameters
 from gptjax.model.resolve import resolve_model
 
@@ -48,14 +50,12 @@ def main() -> None:
     parser.add_argument("--task", default="hellaswag")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--models", default="6x384", help="layers x width of each model")
     parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
     arguments = parser.parse_args()
 
     tokenizer = gptjax.tokenizer.load(arguments.tokenizer)
-    family, params, theirs = models_of(arguments.layers, arguments.width, tokenizer.vocab_size)
     (task,), _ = find_tasks(arguments.task, [arguments.data], limit=arguments.items)
     asked = [request for item in task.items for request in task.requests(item)]
     requests = []
@@ -64,6 +64,32 @@ def main() -> None:
         requests.append(
             Continued([*map(int, context), *map(int, tokenizer.encode(request.continuation))], len(context))
         )
+    rows = []
+    for shape in arguments.models.split(","):
+        layers, width = map(int, shape.split("x"))
+        family, params, theirs = models_of(layers, width, tokenizer.vocab_size)
+        parameters = f"{count_parameters(family.declarations).total / 1e6:.1f} M"
+        sides = sides_of(family, params, theirs, requests, [int(batch) for batch in arguments.batches.split(",")])
+        for measured in compared(sides, arguments.turns, len(requests)):
+            about = dict(task=arguments.task, items=len(task.items), model=shape, parameters=parameters)
+            rows.append(about | dict(vocabulary=tokenizer.vocab_size) | measured)
+            print(rows[-1])
+    read = sum(len(request.tokens) - 1 for request in requests)
+    print(
+        f"{read} tokens, jax {jax.__version__}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, lm_eval {lm_eval.__version__}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f} at the end"
+    )
+    with arguments.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def sides_of(
+    family: Family, params: dict, theirs: torch.nn.Module, requests: list[Continued], batches: list[int]
+) -> dict[str, Callable[[], list[float]]]:
+    """By name, what computes the log-likelihoods of the requests, in their order."""
     scorer = LogLikelihoods(family, decoding_params(family, params, "float32"))
 
     def together() -> list[float]:
@@ -91,44 +117,32 @@ def main() -> None:
         return lambda: [nats for nats, _ in model._loglikelihood_tokens(pairs, disable_tqdm=True)]
 
     sides = {"gptjax": together, "one choice at a time": one_at_a_time}
-    sides |= {f"lm_eval hf, batch {batch}": of_lm_eval(int(batch)) for batch in arguments.batches.split(",")}
+    sides |= {f"lm_eval hf, batch {batch}": of_lm_eval(batch) for batch in batches}
+    return sides
+
+
+def compared(sides: dict[str, Callable[[], list[float]]], turns: int, choices: int) -> list[dict]:
+    """A row per side: its choices per second, and its log-likelihoods beside those of the first side."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     nats = {}
-    for turn in range(arguments.turns + 1):
+    for turn in range(turns + 1):
         for name, run in sides.items():
             began = time.perf_counter()
             nats[name] = np.array(run())
             if turn:
                 seconds[name].append(time.perf_counter() - began)
-
-    read = sum(len(request.tokens) - 1 for request in requests)
-    print(
-        f"{arguments.task}: {len(task.items)} items, {len(requests)} choices, {read} tokens; "
-        f"{count_parameters(family.declarations).total / 1e6:.1f} M parameters, vocabulary {tokenizer.vocab_size}"
-    )
-    rows = []
-    for name, each in seconds.items():
-        rows.append(
-            dict(
-                task=arguments.task,
-                items=len(task.items),
-                side=name,
-                choices_per_second=round(len(requests) / statistics.median(each), 1),
-                slowest=round(len(requests) / max(each), 1),
-                fastest=round(len(requests) / min(each), 1),
-                gptjax_is_so_many_times_faster=round(statistics.median(each) / statistics.median(seconds["gptjax"]), 2),
-                largest_difference_in_nats=f"{np.abs(nats[name] - nats['gptjax']).max():.1e}",
-            )
+    ours = next(iter(sides))
+    return [
+        dict(
+            side=name,
+            choices_per_second=round(choices / statistics.median(each), 1),
+            slowest=round(choices / max(each), 1),
+            fastest=round(choices / min(each), 1),
+            gptjax_is_so_many_times_faster=round(statistics.median(each) / statistics.median(seconds[ours]), 2),
+            largest_difference_in_nats=f"{np.abs(nats[name] - nats[ours]).max():.1e}",
         )
-        print(rows[-1])
-    print(
-        f"jax {jax.__version__}, torch {torch.__version__}, transformers {transformers.__version__}, lm_eval "
-        f"{lm_eval.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end"
-    )
-    with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+        for name, each in seconds.items()
+    ]
 
 
 def models_of(layers: int, width: int, vocab_size: int) -> tuple:
