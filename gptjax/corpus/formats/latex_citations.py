@@ -41,20 +41,31 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """How a work is cited; authors and year are '' where the bibliography does not say."""
+    r"""How a work is cited; authors and year are '' where the bibliography does not say.
+
+    alias: of \defcitealias.
+    named: whether \cite shows authors and year rather than the number.
+    """
 
     number: int
     authors: str = ""
     year: str = ""
-    alias: str = ""  # \\defcitealias
+    alias: str = ""
+    named: bool = False
 
     def shown(self, form: str) -> str:
         if form == "{alias}" and self.alias:
             return self.alias
-        form = NARRATIVE["citet"] if form == "{alias}" else form
+        if form == "{alias}" or (form == "[{number}]" and self.named):
+            form = NARRATIVE["citet"]
         if (self.authors and self.year) or form == "{number}":
             return form.format(authors=self.authors, year=self.year, number=self.number)
         return f"[{self.number}]"
+
+
+_NUMBERED = re.compile(
+    r"\\(?:usepackage|setcitestyle|bibpunct|PassOptionsToPackage|documentclass)\b[^\\\n]*\b(?:numbers|super)\b|\{revtex4"
+)
 
 
 def citations(source: str, head: str = "") -> dict[str, Entry]:
@@ -64,9 +75,11 @@ def citations(source: str, head: str = "") -> dict[str, Entry]:
       head: what stands before the document and may define other names for its works.
     """
     entries: dict[str, Entry] = {}
-    for label, key in _BIBITEM.findall(source):
-        authors, year = _of_label(label)
-        entries.setdefault(key.strip(), Entry(len(entries) + 1, authors, year))
+    works = [(key.strip(), *_of_label(label)) for label, key in _BIBITEM.findall(source)]
+    # One work without authors and year, and natbib shows the numbers of all.
+    names_works = all(year for _, _, year in works) and not _NUMBERED.search(head)
+    for key, authors, year in works:
+        entries.setdefault(key, Entry(len(entries) + 1, authors, year, named=names_works))
     for keys in _CITE.findall(source):
         for key in map(str.strip, keys.split(",")):
             if key and key not in entries:
@@ -96,6 +109,6 @@ def shown(name: str, keys: str, entries: Mapping[str, Entry]) -> str:
     """The text of a citation that its sentence needs."""
     form = NARRATIVE.get(name, "[{number}]")
     texts = [entries[key].shown(form) for key in map(str.strip, keys.split(",")) if key in entries]
-    if form == "[{number}]" and texts:
+    if form == "[{number}]" and texts and all(text[0] == "[" for text in texts):
         return "[" + ", ".join(text.strip("[]") for text in texts) + "]"
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

@@ -33,6 +33,7 @@ _TIDY = (
     (re.compile(r" ([,.;:])(?=\s)"), r"\1"),
     (re.compile(r" {2,}"), " "),
     (re.compile(INDENT), "  "),
+    (re.compile(r"(‘[^\s‘'][^‘]{0,300}?)'(?!\w)"), r"\1’"),  # the mark that closes a quotation
 )
 
 

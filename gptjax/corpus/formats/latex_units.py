@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from gptjax.corpus.formats.latex_signs import raised
+
 _PREFIXES = {
     **{"yocto": "y", "zepto": "z", "atto": "a", "femto": "f", "pico": "p", "nano": "n", "micro": "µ", "milli": "m"},
     **{"centi": "c", "deci": "d", "deca": "da", "hecto": "h", "kilo": "k", "mega": "M", "giga": "G", "tera": "T"},
@@ -44,13 +46,12 @@ def unit(source: str) -> str:
 
 
 def _with_unit(number: str, symbols: str) -> str:
-    return f"{number}{symbols}" if symbols in ("°", "′", "″", "%") else f"{number} {symbols}".strip()
+    return f"{number}{symbols}" if symbols in ("°", "′", "″") else f"{number} {symbols}".strip()
 
 
 def _number(source: str) -> str:
-    return re.sub(
-        r"(?<=\d)[eE](?=[-+]?\d)", " × 10^", " ".join(source.replace("+-", " ± ").replace("\\pm", " ± ").split())
-    )
+    number = " ".join(source.replace("+-", " ± ").replace("\\pm", " ± ").split())
+    return re.sub(r"(?<=\d)[eE]\+?(-?\d+)", lambda found: f" × 10{raised(found[1])}", number)
 
 
 def _listed(numbers: str) -> str:
