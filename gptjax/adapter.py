@@ -30,6 +30,8 @@ from gptjax.training.metrics import init_monitor
 from gptjax.training.state import TrainState
 from gptjax.training.writers import write_whole
 
+# What a checkpoint's metadata say of its own arrays, and its scores: not true of merged ones.
+OF_THE_ARRAYS = ("arrays", "frozen", "format_version", "metrics")
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
 OUTPUT = flags.DEFINE_string("output", None, "The folder to write, new or empty.")
@@ -72,7 +74,7 @@ def merge(folder: Path) -> str:
     write_whole(folder / CONFIG, to_json(of_merged))
     # The optimizer's state is that of other parameters, so the run cannot be continued.
     state = TrainState(jax.numpy.int32(metadata["step"]), params, (), None, init_monitor())
-    of_run = {name: value for name, value in metadata.items() if name not in ("arrays", "format_version", "metrics")}
+    of_run = {name: value for name, value in metadata.items() if name not in OF_THE_ARRAYS}
     of_run |= {"config": json.loads(to_json(of_merged)), "metrics": {}, "merged_from": WORKDIR.value}
     path = (folder / "checkpoints" / str(metadata["step"])).absolute()
     path.parent.mkdir()

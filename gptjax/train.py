@@ -217,7 +217,7 @@ def show_settings(run: TrainingRun) -> None:
 
 def open_checkpoints(run: TrainingRun) -> Checkpoints:
     steps_of = functools.partial(run.plan.units.steps, field="checkpoint.keep_every")
-    return Checkpoints(run.workdir, run.config.checkpoint, steps_of)
+    return Checkpoints(run.workdir, run.config.checkpoint, steps_of, run.plan.trainer.frozen)
 
 
 def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any], list[str]]:

@@ -34,6 +34,8 @@ from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
+from gptjax.training.frozen_parameters import PREFIX as FROZEN
+from gptjax.training.frozen_parameters import Frozen, split
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
 from gptjax.training.saved_together import SaveFailedElsewhere
 from gptjax.training.snapshot import Snapshots
@@ -58,15 +60,20 @@ class Checkpoints:
       workdir: the run's folder, seen by all processes.
       config_checkpoint: the config's `checkpoint` section.
       steps_of: turns a duration ("10000 steps") into a number of steps.
+      frozen: paths of the parameters that no step changes. They are written once, and all checkpoints share them.
     """
 
-    def __init__(self, workdir: str | Path, config_checkpoint: Any, steps_of: Callable[[str], int]):
+    def __init__(
+        self, workdir: str | Path, config_checkpoint: Any, steps_of: Callable[[str], int], frozen: Iterable[str] = ()
+    ):
         if config_checkpoint.keep_latest < 1:
             raise ConfigError(f"checkpoint.keep_latest = {config_checkpoint.keep_latest}: must be at least 1")
         self.directory = _directory(run_folder(workdir, "--workdir"))
         self._keep_latest = config_checkpoint.keep_latest
         self._keep_best = config_checkpoint.keep_best
         self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
+        self._frozen_paths = frozenset(frozen)
+        self._frozen: Frozen | None = None  # these parameters, once they have been read
         self._snapshots = Snapshots()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint writer")
         self._saving: tuple[int, concurrent.futures.Future] | None = None
@@ -76,6 +83,8 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)
             for path in self.directory.iterdir():
                 if path.name.startswith(_DELETED) or files.TEMPORARY in path.name:
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name.startswith(FROZEN) and not (path / files.COMMITTED).exists():
                     shutil.rmtree(path, ignore_errors=True)
                 elif path.name.isdecimal() and not (path / files.COMMITTED).exists():
                     _set_aside(path)  # a partly copied checkpoint; as long as it exists, the run cannot save this step
@@ -129,7 +138,7 @@ class Checkpoints:
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
                 write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
-            except (OSError, SaveFailedElsewhere) as error:
+            except (OSError, SaveFailedElsewhere, CheckpointError) as error:
                 self._fail(step, error)
             else:
                 self._saving = step, self._writer.submit(self._finish, write)
@@ -188,12 +197,17 @@ class Checkpoints:
 
     def _start_write(self, path: Path, state: TrainState, metadata: Mapping) -> Callable[[], None]:
         """Starts the save. Returns a function that finishes it, which another thread calls; `state` may be donated."""
+        shared = None
+        if self._frozen_paths:
+            state, still = split(state, self._frozen_paths)
+            self._frozen = shared = self._frozen or files.describe_frozen(still)
+            files.save_frozen(self.directory, shared, still)
         snapshot = self._snapshots.take(state)
         if snapshot is None:  # then Orbax copies to the host before it returns
-            return files.start_save(path, state, metadata).result
+            return files.start_save(path, state, metadata, None, shared).result
         # Programs on several devices, such as sums over shards and the next step, must be started by the same thread.
         sums = files.start_checksums(snapshot) if jax.device_count() > 1 else None
-        return lambda: files.start_save(path, snapshot, metadata, sums).result()
+        return lambda: files.start_save(path, snapshot, metadata, sums, shared).result()
 
     def _wait_for_save(self) -> None:
         """Waits for the save in progress, if there is one."""
@@ -242,8 +256,9 @@ class Checkpoints:
         while self._failed_steps:
             step = self._failed_steps.pop()
             if jax.process_index() == 0:
-                for path in self.directory.glob(f"{step}{files.TEMPORARY}*"):
-                    shutil.rmtree(path, ignore_errors=True)
+                for name in (f"{step}{files.TEMPORARY}*", f"{FROZEN}*{files.TEMPORARY}*"):
+                    for path in self.directory.glob(name):
+                        shutil.rmtree(path, ignore_errors=True)
 
 
 def load_params(

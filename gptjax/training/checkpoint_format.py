@@ -2,7 +2,8 @@
 
 A checkpoint is an Orbax folder with the parts `params`, `ema` (if there is one) and `optimizer` (everything else that
 the next step depends on), so that sampling reads only the parameters. Its metadata are JSON values: the caller's, and
-the shape, dtype and checksum of every array.
+the shape, dtype and checksum of every array. Parameters that the run does not train may lie in a folder beside it,
+which its checkpoints share (frozen_parameters.py).
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import ConfigError, RunError
+from gptjax.parallel.distributed import of_process_0
 from gptjax.training import checksum
+from gptjax.training.frozen_parameters import Frozen, folder_of, nested
 from gptjax.training.saved_together import SaveFailedElsewhere, start_together
 from gptjax.training.state import TrainState
 from gptjax.tree import leaves_by_path
 
 FORMAT_VERSION = 1
+WITH_FROZEN = 2  # the format of a checkpoint that shares a folder of frozen parameters
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 COMMITTED = "commit_success.txt"  # Orbax writes it last, then renames the folder
 
@@ -37,7 +41,11 @@ class CheckpointError(RunError):
 
 
 def start_save(
-    path: Path, state: TrainState, metadata: Mapping, sums: Mapping[str, jax.Array] | None = None
+    path: Path,
+    state: TrainState,
+    metadata: Mapping,
+    sums: Mapping[str, jax.Array] | None = None,
+    frozen: Frozen | None = None,
 ) -> ocp.AsyncResponse:
     """Copies `state` from the devices, then writes it in the background; `.result()` waits and raises any error.
 
@@ -45,21 +53,57 @@ def start_save(
 
     Args:
       sums: the result of `start_checksums(state)`, if it has already been called.
+      frozen: parameters that `state` lacks, which `save_frozen` has written beside `path`.
     """
-    values = checksum.fetched(start_checksums(state) if sums is None else sums)
-    arrays = _describe(leaves_by_path(state))
-    described = {name: {**entry, "checksum": values[name]} for name, entry in arrays.items()}
-    described_state = {**metadata, "format_version": FORMAT_VERSION, "arrays": described}
+    arrays = _described_with_sums(leaves_by_path(state), sums)
+    described: dict[str, Any] = {"format_version": FORMAT_VERSION, "arrays": arrays}
+    if frozen is not None:
+        shared = {"folder": frozen.folder, "arrays": sorted(frozen.arrays)}
+        described = {"format_version": WITH_FROZEN, "arrays": arrays | frozen.arrays, "frozen": shared}
+    return _start_save(path, _parts(state), {**metadata, **described})
+
+
+def describe_frozen(arrays: Mapping[str, jax.Array]) -> Frozen:
+    """arrays: 'params/…' → array."""
+    return Frozen(_described_with_sums(arrays))
+
+
+def save_frozen(directory: Path, frozen: Frozen, arrays: Mapping[str, jax.Array]) -> None:
+    """Writes the parameters that checkpoints in `directory` share, unless they are there, and waits until they are.
+
+    Raises:
+      OSError, SaveFailedElsewhere, CheckpointError: they could not be written.
+    """
+    path = directory / frozen.folder
+    if of_process_0((path / COMMITTED).exists()):
+        return
+    metadata = {"format_version": WITH_FROZEN, "arrays": frozen.arrays}
+    try:
+        _start_save(path, {"params": nested(_without_prefix(arrays))}, metadata).result()
+    except (OSError, SaveFailedElsewhere):
+        raise
+    except Exception as error:  # Orbax's own
+        raise CheckpointError(f"{path} was not written: {reason(error)}") from error
+
+
+def start_checksums(state: Any) -> dict[str, jax.Array]:
+    """Starts to compute the checksums of the arrays of `state`, without waiting for them."""
+    return checksum.checksums_on_device(leaves_by_path(state))
+
+
+def _start_save(path: Path, parts: dict[str, Any], metadata: Mapping) -> ocp.AsyncResponse:
     _count_operations_alike()
     with _orbax():
-        return start_together(
-            lambda: ocp.save_checkpointables_async(path, _parts(state), custom_metadata=described_state), reason
-        )
+        return start_together(lambda: ocp.save_checkpointables_async(path, parts, custom_metadata=metadata), reason)
 
 
-def start_checksums(state: TrainState) -> dict[str, jax.Array]:
-    """Starts to compute the checksums of `state`, without waiting for them."""
-    return checksum.checksums_on_device(leaves_by_path(state))
+def _described_with_sums(arrays: Mapping[str, jax.Array], sums: Mapping[str, jax.Array] | None = None) -> dict:
+    values = checksum.fetched(checksum.checksums_on_device(dict(arrays)) if sums is None else sums)
+    return {name: {**entry, "checksum": values[name]} for name, entry in _describe(arrays).items()}
+
+
+def _without_prefix(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("params/"): array for name, array in arrays.items()}
 
 
 def read_metadata(path: Path) -> dict:
@@ -71,9 +115,11 @@ def read_metadata(path: Path) -> dict:
             raise ValueError("not written by gptjax")
     except Exception as error:
         raise CheckpointError(f"checkpoint {path} is unreadable: {reason(error)}") from error
-    if metadata["format_version"] != FORMAT_VERSION:
+    if metadata["format_version"] not in (FORMAT_VERSION, WITH_FROZEN):
         version = metadata["format_version"]
-        raise ConfigError(f"checkpoint {path} has format {version}; this gptjax reads format {FORMAT_VERSION}")
+        raise ConfigError(
+            f"checkpoint {path} has format {version}; this gptjax reads formats {FORMAT_VERSION} and {WITH_FROZEN}"
+        )
     return metadata
 
 
@@ -88,7 +134,7 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
     def read() -> tuple[dict, dict]:
         metadata = read_metadata(path)
         _check_same(path, metadata["arrays"], leaves_by_path(abstract))
-        return _load(path, _parts(abstract)), metadata
+        return _load_parts(path, _parts(abstract), metadata), metadata
 
     together = is_shared(abstract)
     parts, metadata = agreed(path, read, together)
@@ -137,7 +183,7 @@ def read_params(
             raise ConfigError(f"checkpoint {path} has no {part}: training.ema_decay was 0")
         wanted = _as_saved(saved) if like is None else like
         _check_same(path, saved, leaves_by_path(wanted))
-        return _load(path, {part: wanted})[part], saved, metadata
+        return _load_parts(path, {part: wanted}, metadata)[part], saved, metadata
 
     together = is_shared(like)
     params, saved, metadata = agreed(path, read, together)
@@ -166,6 +212,28 @@ def _parts(state: TrainState) -> dict[str, Any]:
         "optimizer": leaves_by_path(state.replace(params=None, ema=None)),
     }
     return {name: tree for name, tree in trees.items() if tree is not None}
+
+
+def _load_parts(path: Path, parts: dict[str, Any], metadata: Mapping) -> dict[str, Any]:
+    """The parts as arrays. Frozen parameters are read from the folder that has them.
+
+    Raises:
+      CheckpointError: that folder is missing.
+    """
+    if (folder := folder_of(path, metadata)) is None or "params" not in parts:
+        return _load(path, parts)
+    if not (folder / COMMITTED).exists():
+        raise CheckpointError(
+            f"checkpoint {path} is unreadable: {folder}, which has the parameters that are not trained, is missing"
+        )
+    wanted = leaves_by_path(parts["params"])
+    still = _without_prefix(dict.fromkeys(metadata["frozen"]["arrays"]))
+    trained = nested({name: leaf for name, leaf in wanted.items() if name not in still})
+    found = _load(path, {**parts, "params": trained})
+    shared = _load(folder, {"params": nested({name: wanted[name] for name in still})})["params"]
+    arrays = leaves_by_path(found["params"]) | leaves_by_path(shared)
+    leaves = [arrays[name] for name in wanted]
+    return found | {"params": jax.tree.unflatten(jax.tree.structure(parts["params"]), leaves)}
 
 
 def _load(path: Path, parts: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
+from gptjax.model.mixture_of_experts import ROUTER_BIAS
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis
@@ -68,6 +69,14 @@ class Trainer:
     abstract_state: TrainState
     companions: dict[str, Companion]
     read_once: dict[str, Companion]
+
+    @property
+    def frozen(self) -> list[str]:
+        """The paths of the parameters that no step changes: without a gradient, and not adjusted by the objective."""
+        if type(self.objective).adjusted is not Objective.adjusted:  # a user's own may change any
+            return []
+        still = [path for path, treatment in self.treatments.items() if treatment.method == "frozen"]
+        return [path for path in still if not path.endswith(ROUTER_BIAS)]
 
     def init(self, params: Any = None, part: str = "", grows: bool = False) -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.

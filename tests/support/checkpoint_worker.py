@@ -22,7 +22,9 @@ from gptjax.training import checkpoint, checkpoint_format
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.state import TrainState
+from gptjax.tree import map_with_path
 
+FROZEN = ["embedding"]  # paths of parameters that are the same at every step
 OPTIMIZER = optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.masked(
@@ -64,14 +66,15 @@ def abstract(mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> Trai
 
 
 def state(step: int, mesh: jax.sharding.Mesh, width: int = 64, ema: bool = True) -> TrainState:
-    """The state at `step`: different bits for every step, the same on every mesh."""
-    generator = np.random.default_rng(step)
+    """The state at `step`: different bits for every step, except in FROZEN, the same on every mesh."""
+    generator, still = np.random.default_rng(step), np.random.default_rng(0)
 
-    def array(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        values = np.asarray(generator.standard_normal(leaf.shape, np.float32) * 1000).astype(leaf.dtype)
+    def array(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        drawn = still if path.removeprefix("params/") in FROZEN else generator
+        values = np.asarray(drawn.standard_normal(leaf.shape, np.float32) * 1000).astype(leaf.dtype)
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: values[index])
 
-    return jax.tree.map(array, abstract(mesh, width, ema))
+    return map_with_path(array, abstract(mesh, width, ema))
 
 
 def assert_equal(found: TrainState, expected: TrainState) -> None:
@@ -126,7 +129,7 @@ def disk_full() -> Iterator[None]:
 
 def one_of_several(workdir: Path, action: str) -> None:
     several = mesh(1, 2, 2)
-    with Checkpoints(workdir, config(keep_latest=4), steps_of) as checkpoints:
+    with Checkpoints(workdir, config(keep_latest=4), steps_of, FROZEN) as checkpoints:
         if action == "save":
             for step, full in ((8, 1), (9, 0)):
                 with disk_full() if jax.process_index() == full else contextlib.nullcontext():

@@ -27,6 +27,7 @@ from gptjax.config import ConfigError, default, flatten, from_json, to_json
 from gptjax.settings import freeze
 from gptjax.training import checkpoint_format
 from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params, saved_steps
+from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.checksum import checksums
 from gptjax.training.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
 
@@ -115,6 +116,39 @@ def test_a_state_is_restored_on_another_mesh(tmp_path, mesh, shape):
     with open_checkpoints(tmp_path) as checkpoints:
         restored, _ = checkpoints.restore(toy.abstract(other))
     toy.assert_equal(restored, toy.state(3, other))
+
+
+def test_parameters_that_no_step_changes_are_written_once_and_checkpoints_share_them(tmp_path, mesh, caplog):
+    folder, other = tmp_path / "checkpoints", toy.mesh(1, 1, 1)
+    save_steps(tmp_path, mesh, [1])  # by a version that wrote all of them into each
+    for steps in ([2, 3], [4, 5]):  # the run is resumed once
+        with Checkpoints(tmp_path, toy.config(keep_latest=3), toy.steps_of, toy.FROZEN) as checkpoints:
+            for step in steps:
+                checkpoints.save(step, toy.state(step, mesh), {})
+    (shared,) = folder.glob("frozen-*")
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "4", "5", shared.name]
+    shutil.move(tmp_path, moved := tmp_path.with_name(f"{tmp_path.name}-moved"))
+    with open_checkpoints(moved) as checkpoints:
+        restored, metadata = checkpoints.restore(toy.abstract(other))
+    toy.assert_equal(restored, toy.state(5, other))
+    params, _ = load_params(moved, 4)
+    jax.tree.map(np.testing.assert_array_equal, params, toy.state(4, mesh).params)
+    save_steps(whole := moved / "whole", mesh, [5])
+    assert hash_of_params(metadata) == hash_of_params(load_params(whole)[1])
+    assert size_of(moved / "checkpoints/5/params") + 64 * 64 * 4 <= size_of(whole / "checkpoints/5/params")
+
+    flip_a_bit(data_file(moved / "checkpoints" / shared.name, "params"))
+    with pytest.raises(CheckpointError, match="damaged: these arrays differ from what was saved: embedding"):
+        load_params(moved, 4)
+    shutil.rmtree(moved / "checkpoints" / shared.name)
+    with pytest.raises(
+        CheckpointError, match=rf"{shared.name}, which has the parameters that are not trained, is missi"
+    ):
+        load_params(moved)
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*"))
 
 
 def test_a_state_in_host_memory_is_restored_there(tmp_path, mesh):
@@ -504,7 +538,7 @@ def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_format, "FORMAT_VERSION", 99)
         save_steps(tmp_path, mesh, [1])
-    with pytest.raises(ConfigError, match="has format 99; this gptjax reads format 1"):
+    with pytest.raises(ConfigError, match="has format 99; this gptjax reads formats 1 and 2"):
         load_params(tmp_path)
 
 
