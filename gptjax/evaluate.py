@@ -39,7 +39,6 @@ from gptjax.conversation import Renderer, template_of
 from gptjax.data.mixture import parse_mixture
 from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
-from gptjax.evaluation.averaged import load_average
 from gptjax.evaluation.classification import confusion_table
 from gptjax.evaluation.compare import compare_runs
 from gptjax.evaluation.tasks import Subject, Task, find_tasks, run_tasks
@@ -52,6 +51,7 @@ from gptjax.model.families import family_of
 from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console
+from gptjax.training.averaged import load_average
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.comparison import check_plot
 from gptjax.training.run_metadata import check_tokenizer

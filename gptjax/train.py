@@ -32,7 +32,6 @@ from gptjax.data import Dataset
 from gptjax.data.facts import facts_of
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.prepared import SOURCE_PREFIX
-from gptjax.evaluation.tasks.in_training import make_task_evaluation
 from gptjax.evaluation.validation import validate
 from gptjax.folders import LOCK, alone_in, removed_if_useless
 from gptjax.forecast.micro_batch import fitted
@@ -65,6 +64,7 @@ from gptjax.training.rollout import batches_of
 from gptjax.training.run_metadata import own_code, run_metadata
 from gptjax.training.start import check_start, starting_state
 from gptjax.training.state import TrainState
+from gptjax.training.task_evaluation import make_task_evaluation
 from gptjax.training.writers import MetricsWriter, write_whole
 
 flags = Flags()

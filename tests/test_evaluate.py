@@ -12,7 +12,7 @@ from random_models import MAX_POSITIONS, TOKENIZER, make_model
 from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import config as configs
-from gptjax.evaluation.averaged import load_average
+from gptjax.training.averaged import load_average
 from gptjax.training.checkpoint import Checkpoints, load_for_inference
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gptjax.figures import STYLE, save_figure
 from gptjax.scaling import fit as fits
 from gptjax.scaling.laws import FLOPS_PER_PARAMETER_AND_TOKEN, Law
-from gptjax.scaling.runs import read_curves, read_final
-from gptjax.training.plots import STYLE, save_figure
+from gptjax.sweeping.scaling_points import read_curves, read_final
 
 LEVEL = 0.9
 SAMPLES = 200

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptjax.files import write_aside
+from gptjax.figures import STYLE, save_figure
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "axes.edgecolor": "#9aa0a6",
-    "xtick.color": "#4a4f55",
-    "ytick.color": "#4a4f55",
-    "legend.frameon": False,
-}
 X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}
 RATES = {"learning_rate": ("AdamW", "#8a8f98"), "muon_learning_rate": ("Muon", "#d08c28")}
 WORDS = {  # labels of metrics, with their units
@@ -348,13 +334,3 @@ def _fit_to_losses(axes: Axes, *losses: np.ndarray) -> None:
     low, high = values.min(), np.percentile(values, 99)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.1
     axes.set_ylim(low - 1.5 * margin, high + 1.5 * margin)
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Saves a figure in the format of its suffix, atomically, so that a viewer never opens an incomplete file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.removeprefix(".").lower())
-    with write_aside(path) as file:
-        file.write(drawn.getvalue())
-    return path

@@ -3,7 +3,7 @@
 import pytest
 
 from gptjax.errors import ConfigError
-from gptjax.scaling.runs import read_curves, read_final
+from gptjax.sweeping.scaling_points import read_curves, read_final
 from gptjax.training.writers import MetricsWriter
 
 HEAD = "run,state,model.width,parameters,tokens,flops,step,validation/loss\n"

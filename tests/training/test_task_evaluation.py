@@ -10,8 +10,8 @@ from gptjax import config as configs
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.requests import Generated
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
-from gptjax.evaluation.tasks.in_training import devices_together, make_task_evaluation
 from gptjax.training.state import TrainState
+from gptjax.training.task_evaluation import devices_together, make_task_evaluation
 
 SCHEMA = """
 kind = "schema"
