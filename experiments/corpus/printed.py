@@ -24,7 +24,7 @@ PREAMBLE = r"""\documentclass{article}
 \usepackage[paperwidth=42cm,paperheight=16cm,margin=2cm]{geometry}
 \usepackage[T1]{fontenc}
 \usepackage{lmodern,textcomp,amsmath,amssymb,amsthm,xspace,fancyhdr,ulem,xcolor,booktabs}
-\usepackage{siunitx,csquotes,listings,algorithm,algpseudocode}
+\usepackage{siunitx,csquotes,listings,subcaption}
 \lstset{columns=fullflexible,keepspaces}
 \usepackage[shortlabels]{enumitem}
 \usepackage[draft]{minted}
@@ -39,6 +39,7 @@ PREAMBLE = r"""\documentclass{article}
 \newcommand{\sentence}{0} \fancyhead[L]{SENTENCE \sentence}
 """
 CLEVEREF = "\\usepackage{cleveref}\n"
+ALGORITHMS = "\\usepackage{algorithm,algpseudocode}\n"
 
 
 def read_sentences(file: Path) -> tuple[str, list[tuple[str, str]]]:
@@ -52,13 +53,14 @@ def typeset(file: Path, folder: Path) -> Path:
     """The PDF of all sentences of a file, each on pages of its own."""
     context, sentences = read_sentences(file)
     preamble = PREAMBLE % ("numbers,square" if file.stem.endswith("numbered") else "authoryear,round")
-    cleveref = "" if "{cleveref}" in context else CLEVEREF
+    preamble += "" if "{algorithm2e}" in context else ALGORITHMS
+    preamble += "" if "{cleveref}" in context else CLEVEREF
     pages = [
         f"\\clearpage\\gdef\\sentence{{{number}}}\\begingroup\n{source}\n\n\\endgroup\n"
         for number, (source, _) in enumerate(sentences, 1)
     ]
     document = folder / f"{file.stem}.tex"
-    document.write_text(f"{preamble}{cleveref}{context}\n{''.join(pages)}\\end{{document}}\n", encoding="utf-8")
+    document.write_text(f"{preamble}{context}\n{''.join(pages)}\\end{{document}}\n", encoding="utf-8")
     for _ in range(3):  # references need the second run, and the places of what they moved the third
         subprocess.run(
             ["pdflatex", "-interaction=nonstopmode", "-no-shell-escape", document.name],

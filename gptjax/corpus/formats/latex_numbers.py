@@ -15,11 +15,18 @@ _FLOATS = {
     **dict.fromkeys(("listing", "lstlisting"), "listing"),
     "algorithm": "algorithm",
 }
+_UNCAPTIONED = frozenset(("deluxetable", "lstlisting"))  # their captions are options or other commands
+_SUBFLOATS = frozenset("subfigure subtable subcaptionblock".split())
 _MARK = re.compile(
     r"\\(part|chapter|section|subsection|subsubsection)(\*?)\s*(?:\[[^\[\]]{0,300}\]\s*)?(?:\{((?:[^{}]|\{[^{}]{0,200}\}){0,300})\})?"
     r"|\\(begin|end)\s*\{(\w+)(\*?)\}|\\label\s*\{([^{}\n]{1,200})\}|\\(appendix|item|nonumber|notag)\b|(\\\\)"
+    r"|\\caption(?![A-Za-z*])(of\s*\{(\w+)\})?|\\(?:subfloat|subfigure|subtable|subcaptionbox)\s*[\[{](?P<sub>)"
+    r"|\\(ContinuedFloat|(?:addto|set)counter\s*\{(\w+)\}\s*\{\s*(-?\d+)\s*\})"
 )
-_NEW_THEOREM = re.compile(r"\\newtheorem(\*?)\s*\{(\w+)\*?\}\s*(?:\[(\w+)\])?\s*\{([^{}\n]{1,100})\}\s*(?:\[(\w+)\])?")
+_NEW_THEOREM = re.compile(
+    r"\\(?:sp)?newtheorem(\*?)\s*\{(\w+)\*?\}\s*(?:\[(\w+)\])?\s*\{([^{}\n]{1,100})\}\s*(?:\[(\w+)\])?"
+)
+_CLASS = re.compile(r"\\documentclass\s*(?:\[([^\]]*)\])?\s*\{(\w+)")
 _ALIAS = re.compile(r"\\newaliascnt\s*\{(\w+)\}\s*\{(\w+)\}")
 _WITHIN = re.compile(r"\\(?:numberwithin|counterwithin)\*?\s*\{(\w+)\}\s*\{(\w+)\}")
 _ITEM_LABEL = re.compile(r"\\begin\s*\{enumerate\}\s*\[([^\[\]\n]{1,200})\]")
@@ -47,12 +54,15 @@ class Label:
 
 
 def theorems(head: str, usual: Mapping[str, str]) -> dict[str, Theorem]:
-    """Environment → theorem. Those that no \newtheorem declares share a counter, as in most classes.
+    """Environment → theorem. Those that no \newtheorem declares share a counter, but not in Springer's.
 
     Args:
       usual: environments that classes declare, and their titles.
     """
-    found = {name: Theorem(title, "theorem") for name, title in usual.items()}
+    options, document_class = (_CLASS.findall(head) or [("", "")])[0]
+    springer = document_class.startswith(("llncs", "svjour", "svmult", "svmono")) and "envcountsame" not in options
+    section = "section" if document_class.startswith(("acmart", "siam")) or "envcountsect" in options else ""
+    found = {name: Theorem(title, name if springer else "theorem", section) for name, title in usual.items()}
     aliases = dict(_ALIAS.findall(head))
     declared = {}
     for star, name, shared, title, within in _NEW_THEOREM.findall(head):
@@ -110,14 +120,27 @@ class _Counters:
         self._latest = Label()
         self._lists: list[tuple[str, int, Label]] = []  # enumerations: form, items so far, what a label named before
         self._rows = 0  # within maths of several numbered rows: the depth of environments
+        self._floats: list[tuple[str, int]] = []  # open floats: counter, parts so far
+        self._equations: tuple[str, int] | None = None  # within subequations: the number of all, equations so far
         self.found: dict[str, Label] = {}
         for mark in _MARK.finditer(source):
             self._read(source, mark)
 
     def _read(self, source: str, mark: re.Match[str]) -> None:
-        heading, star, title, begin, environment, starred, label, word, newline = mark.groups()
+        heading, star, title, begin, environment, starred, label, word, newline, captionof, kind, sub, *change = (
+            mark.groups()
+        )
         if label:
-            self.found.setdefault(label, self._latest)
+            self.found[label] = self._latest  # the last of several counts
+        elif sub is not None:
+            self._part()
+        elif change[0]:
+            self._change(*change)
+        elif mark[0].startswith("\\caption"):
+            if captionof:
+                self._count(kind, kind)
+            elif self._floats and self._floats[-1][0]:
+                self._count(self._floats[-1][0], self._floats[-1][0])
         elif heading and not star:
             self._heading(heading, title or "")
         elif begin == "begin":
@@ -125,11 +148,20 @@ class _Counters:
         elif begin == "end":
             if environment == "enumerate" and self._lists:
                 self._latest = self._lists.pop()[2]
+            elif environment in _FLOATS and self._floats:
+                self._floats.pop()
+            elif environment in _SUBFLOATS and self._floats and not self._floats[-1][0]:
+                self._floats.pop()
+            elif environment == "subequations":
+                self._equations = None
             self._rows = max(self._rows - 1, 0)
         elif newline and self._rows == 1:
             self._count("equation", "equation")
         elif word in ("nonumber", "notag") and self._rows:
-            self._counts["equation"] -= 1
+            if self._equations:
+                self._equations = (self._equations[0], self._equations[1] - 1)
+            else:
+                self._counts["equation"] -= 1
         elif word == "item" and self._lists:
             form, count, before = self._lists[-1]
             self._lists[-1] = (form, count + 1, before)
@@ -154,21 +186,52 @@ class _Counters:
             option = _ITEM_LABEL.match(source, place)
             form = item_form(option[1]) if option else ""
             self._lists.append((form or ITEM_FORMS[min(len(self._lists), 3)], 0, self._latest))
+        elif environment in _FLOATS:
+            self._floats.append((_FLOATS[environment], 0))
+            if environment in _UNCAPTIONED:
+                self._count(_FLOATS[environment], _FLOATS[environment])
+        elif environment in _SUBFLOATS:
+            self._part()
+            self._floats.append(("", 0))  # its caption has no number of its own
         elif starred:
             return
+        elif environment == "subequations":
+            self._count("equation", "equation")
+            self._equations = (self._latest.number, 0)
         elif environment in _NUMBERED_MATHS:
             self._count("equation", "equation")
             self._rows = int(environment in _ROWS)
-        elif environment in _FLOATS:
-            self._count(_FLOATS[environment], _FLOATS[environment])
         elif environment in self._known and self._known[environment].counter:
             self._count(self._known[environment].counter, environment)
 
+    def _change(self, command: str, counter: str | None, value: str | None) -> None:
+        if counter and counter in self._counts or counter in _FLOATS.values():
+            self._counts[counter] = int(value or 0) + self._counts.get(counter, 0) * command.startswith("addto")
+        elif command == "ContinuedFloat" and self._floats:  # the caption that follows repeats the number
+            floating = self._floats[-1][0]
+            self._counts[floating] = max(self._counts.get(floating, 0) - 1, 0)
+
+    def _part(self) -> None:
+        """A part of a float, such as (b) of Figure 2; the float's own caption comes later, as a rule."""
+        if self._floats and self._floats[-1][0]:
+            counter, parts = self._floats[-1]
+            self._floats[-1] = (counter, parts + 1)
+            number = f"{self._before(counter)}{self._counts.get(counter, 0) + 1}{chr(ord('a') + parts % 26)}"
+            self._latest = Label(counter, number)
+
     def _count(self, counter: str, kind: str) -> None:
+        if counter == "equation" and self._equations:
+            number, rows = self._equations
+            self._equations = (number, rows + 1)
+            self._latest = Label(kind, f"{number}{chr(ord('a') + rows % 26)}")
+            return
         self._counts[counter] = self._counts.get(counter, 0) + 1
+        self._latest = Label(kind, f"{self._before(counter)}{self._counts[counter]}")
+
+    def _before(self, counter: str) -> str:
+        """What the numbers of a counter begin with: "2." if it counts within the second section."""
         within = self._within.get(counter, "")
-        before = f"{self._section(within)}." if within in _LEVELS else ""
-        self._latest = Label(kind, f"{before}{self._counts[counter]}")
+        return f"{self._section(within)}." if within in _LEVELS else ""
 
     def _section(self, heading: str) -> str:
         if heading == "part":

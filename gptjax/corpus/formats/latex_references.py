@@ -25,6 +25,7 @@ class References:
         self._names = {
             (capital == "C", kind): (one, several) for capital, kind, one, several in _CREF_NAME.findall(head)
         }
+        self._part = "({})" if "{subfig}" in head else "{}"  # the package subcaption shows no brackets
         options = (_CLEVEREF.findall(head) or [""])[0]
         self._capitals, self._abbreviate = "capitali" in options, "noabbrev" not in options
 
@@ -35,7 +36,9 @@ class References:
             return ""
         if command in ("nameref", "Nameref", "titleref"):
             return found[0].title
-        if command in ("ref", "vref", "subref", "labelcref"):
+        if command == "subref":
+            return self._part.format(found[0].number.lstrip("0123456789."))
+        if command in ("ref", "vref", "labelcref"):
             return ", ".join(label.number for label in found)
         if command == "eqref":
             return ", ".join(f"({label.number})" for label in found)

@@ -211,3 +211,21 @@ def test_a_whole_document_becomes_text():
 def test_time_is_linear_in_length(unit):
     """A time quadratic in the length would be a minute."""
     assert isinstance(to_text(expanded(unit * (150_000 // len(unit)))), str)
+
+
+@pytest.mark.parametrize(
+    "head, printed",
+    [
+        (r"\documentclass{article}", "Lemma 2, Theorem 3"),
+        (r"\documentclass[runningheads]{llncs}", "Lemma 1, Theorem 2"),
+        (r"\documentclass[envcountsame]{llncs}", "Lemma 2, Theorem 3"),
+        (r"\documentclass[sigconf]{acmart}", "Lemma 1.2, Theorem 1.3"),
+        (r"\documentclass{article} \spnewtheorem{lemma}{Lemma}{\bfseries}{}", "Lemma 1, Theorem 2"),
+    ],
+)
+def test_theorems_are_counted_as_their_class_counts_them(head, printed):
+    body = (
+        r"\section{A} \begin{theorem} X. \end{theorem} \begin{lemma}\label{l} Y. \end{lemma} "
+        r"\begin{theorem}\label{t} Z. \end{theorem} Lemma \ref{l}, Theorem \ref{t}"
+    )
+    assert to_text(rf"{head}\begin{{document}}{body}\end{{document}}").endswith(printed)
