@@ -205,7 +205,7 @@ class _Counters:
             self._count(self._known[environment].counter, environment)
 
     def _change(self, command: str, counter: str | None, value: str | None) -> None:
-        if counter and counter in self._counts or counter in _FLOATS.values():
+        if counter and (counter in self._counts or counter in _FLOATS.values()):
             self._counts[counter] = int(value or 0) + self._counts.get(counter, 0) * command.startswith("addto")
         elif command == "ContinuedFloat" and self._floats:  # the caption that follows repeats the number
             floating = self._floats[-1][0]

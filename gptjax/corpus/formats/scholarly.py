@@ -60,8 +60,8 @@ _BLOCKS = frozenset(
     "p title sec abstract list list-item disp-quote caption boxed-text statement def-item verse-line".split()
 )
 _LEFT_OUT = frozenset(
-    "ref-list table graphic media inline-graphic supplementary-material object-id label fn-group contrib-group "
-    "aff author-notes permissions kwd-group journal-meta alternatives alt-text email uri "
+    "ref-list table table-wrap-foot graphic media inline-graphic supplementary-material object-id label fn-group "
+    "contrib-group aff author-notes permissions kwd-group journal-meta alternatives alt-text email uri "
     "funding-group ack-note related-article history pub-date counts custom-meta-group".split()
 )
 
@@ -78,8 +78,8 @@ def _jats(article: Element) -> Paper:
                 _blocks(element, parts)
     if body is not None:
         _blocks(body, parts)
-    text = _BRACKETS.sub("", "".join(parts))
-    text = _CITED_ALONE.sub("", text).replace(_CITED, "")
+    text = re.sub(f"{_RUN_IN}(?=[^\\W\\d_])", " ", "".join(parts)).replace(_RUN_IN, "")
+    text = _CITED_ALONE.sub(_between, _BRACKETS.sub(_between, text)).replace(_CITED, "")
     text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r" +([,.;:)])", r"\1", text))
     text = _BROKEN_CODE.sub(lambda found: found[0].replace(_NEWLINE, "\n").replace(_SPACE, " "), text)
     identifiers = [element for element in (meta.iter("article-id") if meta is not None else ()) if element.text]
@@ -123,12 +123,18 @@ def _blocks(element: Element, parts: list[str]) -> None:
             parts.append(_cited(child, parts))
         elif tag not in _LEFT_OUT:
             _blocks(child, parts)
+            if tag == "bold" and parts and parts[-1][-1:] in (".", ":"):
+                parts.append(_RUN_IN)
         _add(child.tail, parts)
 
 
 def _script(tag: str, text: str, parts: list[str]) -> str:
     """What is raised or lowered; a power that has no raised signs is written with ^."""
-    shown = (raised if tag == "sup" else lowered)(text.strip())
+    text = text.strip()
+    after_figure = parts and parts[-1].rstrip()[-1:].isdigit()
+    if tag == "sup" and (text in ("TM", "SM") or (text in ("o", "∘", "◦") and after_figure)):
+        return {"TM": "™", "SM": "℠"}.get(text, "°")
+    shown = (raised if tag == "sup" else lowered)(text)
     power = tag == "sup" and shown[:1] in ("-", "−", "–") and parts and parts[-1][-1:].isdigit()
     return f"^{shown}" if power else shown
 
@@ -153,13 +159,19 @@ def _numbered_list(element: Element, parts: list[str]) -> None:
     parts.append("\n\n")
 
 
-# Marks of a reference that is not shown, and of the white space of code.
-_CITED, _NEWLINE, _SPACE, _ITEM = "\x01", "\x02", "\x03", "\x04"
+# Marks of a reference that is not shown, of the white space of code, an item and the end of a bold heading.
+_CITED, _NEWLINE, _SPACE, _ITEM, _RUN_IN = "\x01", "\x02", "\x03", "\x04", "\x05"
 _LEAD_IN = rf"(?:see|see also|e\.g\.|cf\.|reviewed in|for review|[-,;–—.\s{_CITED}])"
 _BRACKETS = re.compile(rf"\s*[(\[]{_LEAD_IN}*{_CITED}{_LEAD_IN}*[)\]]")
 _CITED_ALONE = re.compile(rf"(?:[ ,;–-]*{_CITED})+")
 _BROKEN_CODE = re.compile(rf"[{_NEWLINE}{_SPACE}]+")
 _NAMED = re.compile(r"[^\W\d_]{2,}")
+
+
+def _between(cited: re.Match[str]) -> str:
+    """What stays where references were: a space, if only they parted two sentences, as in "fell.<sup>3</sup>It"."""
+    before, after = cited.string[max(cited.start() - 1, 0) : cited.start()], cited.string[cited.end() : cited.end() + 1]
+    return " " if before in (".", "!", "?") and after.isalpha() else ""
 
 
 def _cited(reference: Element, parts: list[str]) -> str:
