@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "gptjax"
 # line or one above it. Modules of the package that stand on no line are the ground and may be imported by all.
 LINES = (
     {*COMMANDS},
-    {"trained_model", "chat_terminal"},
+    {"trained_model", "training_run", "chat_terminal"},
     {"sweeping", "reporting", "roads"},
     {"interop", "forecast"},
     {"training, planning"},  # one room: a plan is made of the parts of training, and training follows its plan
