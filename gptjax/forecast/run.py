@@ -23,6 +23,7 @@ from gptjax.forecast.step import Needs
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
 from gptjax.scaling.repetition import ON_C4, DiminishingReturns
+from gptjax.training.frozen_parameters import split
 from gptjax.training.hardware import measured_peak
 
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the fraction of a GPU's memory that JAX allocates
@@ -102,10 +103,11 @@ class RunTime:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """bytes: size of one checkpoint; kept: the maximum number on disk; save_seconds: time of a save, during which
-    training continues."""
+    """bytes: size of one checkpoint; shared: that of the parameters that no step changes, which are written once for
+    all; kept: the maximum number on disk; save_seconds: time of a save, during which training continues."""
 
     bytes: int
+    shared: int
     kept: int
     saves: int
     save_seconds: float
@@ -269,10 +271,13 @@ def _nodes(place: Place) -> int:
 
 
 def _checkpoint(plan: Plan, place: Place) -> Checkpoint:
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(plan.abstract_state))
+    saved, frozen = split(plan.abstract_state, plan.trainer.frozen)
+    size, shared = (
+        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(part)) for part in (saved, frozen)
+    )
     settings, saves = plan.config.checkpoint, _times(plan, "checkpoint.every")
     kept = settings.keep_latest + settings.keep_best + _times(plan, "checkpoint.keep_every")
-    return Checkpoint(size, min(kept, saves), saves, size / _nodes(place) / SAVE_RATE)
+    return Checkpoint(size, shared, min(kept, saves), saves, size / _nodes(place) / SAVE_RATE)
 
 
 def law_loss(law: Law, parameters: float, tokens: float, unique: float) -> float:

@@ -74,8 +74,9 @@ def _run_rows(forecast: Forecast) -> dict[str, str]:
         f"layers {compute['layers']}, remat {compute['remat']}"
     )
     checkpoint = forecast.checkpoint
+    shared = f", and once {size_text(checkpoint.shared)} that no step changes" if checkpoint.shared else ""
     rows["checkpoint"] = (
-        f"{size_text(checkpoint.bytes)} each, up to {checkpoint.kept} kept; written in about "
+        f"{size_text(checkpoint.bytes)} each, up to {checkpoint.kept} kept{shared}; written in about "
         f"{duration_text(checkpoint.save_seconds)} while training continues"
     )
     return rows

@@ -56,5 +56,14 @@ def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder_of(path: Path, metadata: Mapping[str, Any]) -> Path | None:
-    """The folder that the checkpoint at `path` shares with others; None if it has all of its parameters itself."""
-    return path.parent / metadata["frozen"]["folder"] if "frozen" in metadata else None
+    """The folder that the checkpoint at `path` shares with others; None if it has all of its parameters itself.
+
+    Raises:
+      ValueError: the metadata name a folder elsewhere.
+    """
+    if "frozen" not in metadata:
+        return None
+    name = metadata["frozen"]["folder"]
+    if Path(name).name != name or not name.startswith(PREFIX):
+        raise ValueError(f"it shares {name!r}, which is not a folder beside it")
+    return path.parent / name

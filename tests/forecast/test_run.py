@@ -62,6 +62,13 @@ def test_a_mixture_of_experts_counts_by_what_a_token_uses():
     )
 
 
+def test_a_checkpoint_of_adapters_has_what_steps_change_and_the_base_is_written_once():
+    made, whole = forecast_of()
+    adapted = forecast_of(model__lora_rank=8)[1]
+    assert adapted.checkpoint.shared == 4 * made.parameters.total and whole.checkpoint.shared == 0
+    assert adapted.checkpoint.bytes < whole.checkpoint.bytes / 10
+
+
 def test_price_and_energy_are_of_all_devices_for_the_whole_run():
     forecast = forecast_of()[1]
     hours = forecast.time.total.likely / 3600
