@@ -20,6 +20,7 @@ print("over")
 """
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # the child starts another program at once
 def test_keys_edit_a_line_and_bring_back_earlier_ones_at_a_terminal():
     process, terminal = pty.fork()
     if process == 0:
