@@ -1,10 +1,12 @@
-"""Typesets the LaTeX sentences of tests/corpus/formats/printed and compares the pages with what the tests expect.
+"""Prints the sentences of tests/corpus/formats/printed and compares the pages with what the tests expect.
 
   python experiments/corpus/printed.py [--keep=FOLDER] [--only=latex_software]
+  python experiments/corpus/printed.py --jats=JATSPreviewStylesheets/xslt/main/jats-html.xsl
 
-Needs pdflatex and pdftotext (Debian: texlive-latex-extra, texlive-science, texlive-fonts-recommended, poppler-utils).
-Every file of sentences becomes one document with a sentence on each page. The rules by which print and expected text
-may differ are RULES below; a sentence that needs none of them agrees word for word.
+LaTeX needs pdflatex and pdftotext (Debian: texlive-latex-extra, texlive-science, texlive-plain-generic, lmodern,
+poppler-utils). JATS needs xsltproc, chromium, pdftotext and the NCBI's stylesheets (github.com/ncbi). Every file of
+sentences becomes one document with a sentence on each page. A difference between print and expected text has a rule
+(rule_of below), or it is an error of the reader or of the expected text.
 """
 
 from __future__ import annotations
@@ -71,6 +73,25 @@ def typeset(file: Path, folder: Path) -> Path:
     return document.with_suffix(".pdf")
 
 
+PAGE_STYLE = "<style>h2{break-before:page}table{display:none}</style></head>"
+
+
+def rendered(file: Path, folder: Path, stylesheet: Path) -> Path:
+    """The PDF of all sentences of a file of JATS, as the stylesheets and a browser print them."""
+    context, sentences = read_sentences(file)
+    sections = "".join(
+        f"<sec><title>SENTENCE {number}</title>{source}</sec>" for number, (source, _) in enumerate(sentences, 1)
+    )
+    article, page = folder / f"{file.stem}.xml", folder / f"{file.stem}.html"
+    article.write_text(f"<article {context.strip()}><front/><body>{sections}</body></article>", encoding="utf-8")
+    html = subprocess.run(["xsltproc", stylesheet, article], check=True, capture_output=True, text=True).stdout
+    page.write_text(html.partition("This display is generated")[0].replace("</head>", PAGE_STYLE), encoding="utf-8")
+    pdf = page.with_suffix(".pdf")
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    subprocess.run([*browser, f"--print-to-pdf={pdf}", page], check=True, capture_output=True)
+    return pdf
+
+
 def printed_sentences(pdf: Path) -> dict[int, str]:
     """Number of a sentence → the text of its pages."""
     text = subprocess.run(["pdftotext", "-layout", pdf, "-"], check=True, capture_output=True, text=True).stdout
@@ -85,13 +106,21 @@ _NAMES = r"[A-Z][\w-]+(?: et al\.| (?:and|&) [A-Z][\w-]+)? "
 CITATION = re.compile(
     rf" ?\([^()]*\b\d{{4}}\b[^()]*\)| ?\(\d+(?:; \d+)*\)|;? ?\b{_NAMES}\(\d{{4}}\)| ?\[\d+(?:, \d+)*\]"
 )
+SIGN = re.compile(r"TM|[°∘o]")  # raised letters and their signs
 # What a print has and the expected text leaves out: its name, when the source has it, and what it looks like in print.
 LEFT_OUT = (
     ("page", r"\\pageref", r".*\bpage \d+.*"),
-    ("number", r"\\(begin|section|chapter)\b", r"((Figure|Table|Algorithm|Listing) )?([A-Z]\.)?\d+(\.\d+)*:?|\(\d+\)"),
-    ("table", r"\{tabular", r".*"),
+    (
+        "number",
+        r"\\(begin|section|chapter)\b|<label>",
+        r"((Figure|Table|Algorithm|Listing) )?([A-Z]\.)?\d+(\.\d+)*:?|\(\d+\)",
+    ),
+    ("table", r"\{tabular|<table", r".*"),
+    ("graphic", r"<graphic", r"a\.png"),
 )
-MATHS = re.compile(r"\$\$.*?\$\$|\$(?:[^${]|\{[^{}]*\})*\$|\\begin\{.*\\end\{[^}]*\}", re.DOTALL)
+MATHS = re.compile(
+    r"\$\$.*?\$\$|\$(?:[^${]|\{(?:[^{}]|\{[^{}]*(?:\{[^{}]*\})*[^{}]*\})*\})*\$|\\begin\{.*\\end\{[^}]*\}", re.DOTALL
+)
 
 
 def plain(text: str) -> str:
@@ -127,19 +156,28 @@ def differences(source: str, expected: str, printed: str) -> tuple[list[str], li
     return sorted(rules), unexplained
 
 
+def letters(text: str) -> str:
+    """A text without the figures and punctuation of which numbers of references are made, but with its powers."""
+    return re.sub(r"[\[\](),;–\s]|(?<![×\d])\d+", "", text)
+
+
 def rule_of(source: str, our: str, their: str) -> str:
     """The rule that explains a difference; '' if there is none."""
     if "\0" in our:
         words = [re.escape(part.replace(" ", "")) for part in re.split("\0.*?\0", our)]
         return "maths" if re.fullmatch(".+".join(words), their.replace(" ", "")) else ""
-    if our.replace("-", "").strip() == their and "\\item[" in source:
+    if our.replace("-", "").strip() == their and re.search(r"\\item\[|<list-item", source):
         return "dash"
     if our.replace("--", "–") == their and "\\texttt" in source:
         return "typewriter"
     if CITATION.sub("", their).strip() == our and "cite" in source:
         return "citation"
-    if our.replace(" ", "") == their.replace(" ", "") and "\\begin{" in source:
-        return "space"
+    if 'ref-type="bibr"' in source and letters(CITATION.sub("", their)) == letters(our):
+        return "citation"
+    if "<sup>" in source and SIGN.sub("", our) == SIGN.sub("", their):
+        return "sign"
+    if our.replace(" ", "") == their.replace(" ", "") and "</bold>" in source:
+        return "heading"
     for begin in range(len(our) + 1):  # the print with one passage more
         if their.startswith(our[:begin].rstrip()) and their.endswith(our[begin:].lstrip()):
             passage = their[len(our[:begin].rstrip()) : len(their) - len(our[begin:].lstrip())].strip()
@@ -152,6 +190,9 @@ def rule_of(source: str, our: str, their: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="a folder for the documents and their PDFs")
+    parser.add_argument(
+        "--jats", type=Path, metavar="STYLESHEET", help="print the sentences of JATS with it, not LaTeX"
+    )
     parser.add_argument("--only", default="*", help="the name of one file of sentences")
     arguments = parser.parse_args()
     print("| file | sentences | word for word | by a rule | differ |")
@@ -161,8 +202,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for file in sorted(SENTENCES.glob(f"latex_{arguments.only.removeprefix('latex_')}.txt")):
-            printed = printed_sentences(typeset(file, folder))
+        for file in sorted(SENTENCES.glob(f"{arguments.only}.txt")):
+            if file.stem.startswith("jats") != (arguments.jats is not None):
+                continue
+            pdf = rendered(file, folder, arguments.jats) if arguments.jats else typeset(file, folder)
+            printed = printed_sentences(pdf)
             counts: Counter[str] = Counter()
             for number, (source, expected) in enumerate(read_sentences(file)[1], 1):
                 rules, rest = differences(source, expected, printed.get(number, ""))

@@ -165,6 +165,8 @@ _LEAD_IN = rf"(?:see|see also|e\.g\.|cf\.|reviewed in|for review|[-,;–—.\s{_
 _BRACKETS = re.compile(rf"\s*[(\[]{_LEAD_IN}*{_CITED}{_LEAD_IN}*[)\]]")
 _CITED_ALONE = re.compile(rf"(?:[ ,;–-]*{_CITED})+")
 _BROKEN_CODE = re.compile(rf"[{_NEWLINE}{_SPACE}]+")
+_YEAR = re.compile(r"(?:1[5-9]|20)\d\d[a-z]?(?:[,;–-] ?(?:(?:1[5-9]|20)\d\d)?[a-z]?)*")
+_NAME_BEFORE = re.compile(r"(?:[^\W\d_]|et al\.|\b(?:1[5-9]|20)\d\d[a-z]?)[’'s]{0,2},? ?[(\[]?$")
 _NAMED = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -177,10 +179,13 @@ def _between(cited: re.Match[str]) -> str:
 def _cited(reference: Element, parts: list[str]) -> str:
     """A reference that names an author is part of its sentence, if it is not in brackets; a number needs one before it.
 
-    "Smith et al. (2010) show", "as in [3]" are kept, "it is known [3]" and "(Smith, 2010)" are not.
+    "Smith et al. (2010) show", "as in [3]" are kept, "it is known [3]" and "(Smith, 2010)" are not. A year stays with
+    the names before it, if it is all that is marked as the reference.
     """
     text = " ".join("".join(reference.itertext()).split())
     before = "".join(parts[-6:])[-200:].replace(_CITED, "")
+    if _YEAR.fullmatch(text) and _NAME_BEFORE.search(before):
+        return text
     in_brackets = max(before.rfind("("), before.rfind("[")) > max(before.rfind(")"), before.rfind("]"))
     if _NAMED.search(text) and not in_brackets:
         return text
