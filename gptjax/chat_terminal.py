@@ -95,6 +95,7 @@ class Terminal:
     def ask(self, message: str) -> None:
         seed = (self.settings["seed"] + self._answers) % 2**32
         self._answers += 1
+        before = len(self.chat.messages)
         stream = self.chat.answer(message, **{**self.settings, "seed": seed})
         reason = "eos"
         try:
@@ -106,7 +107,9 @@ class Terminal:
             stream.close()
             reason = "interrupt"
         write_raw(self._output, "\n")
-        if reason != "eos":
+        if reason == "interrupt" and len(self.chat.messages) == before:
+            self._say("Ctrl-C came before the answer: the message is taken back")
+        elif reason != "eos":
             limit = f"the limit of {counted(self.settings['max_new_tokens'], 'token')} (/max_new_tokens changes it)"
             why = {"max_new_tokens": limit, "context": "the end of the context", "interrupt": "Ctrl-C"}[reason]
             self._say(f"the answer was cut off by {why}")

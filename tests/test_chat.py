@@ -136,6 +136,21 @@ def test_an_answer_that_was_cut_off_says_why(terminal):
     assert "the context is full: the model did not read the first" in notes.shown()
 
 
+@pytest.mark.parametrize(("said", "kept"), [("", 0), ("Well", 2)])
+def test_ctrl_c_keeps_what_was_said_and_takes_an_unanswered_message_back(terminal, said, kept):
+    made, output, notes = terminal
+
+    def interrupted(prompt, **options):
+        if said:
+            yield said
+        raise KeyboardInterrupt
+
+    made.model.stream = interrupted
+    made.take("Hi")
+    assert output.shown() == f"{said}\n" and [message.content for message in made.chat.messages] == ["Hi", said][:kept]
+    assert ("the message is taken back" in notes.shown()) == (not said)
+
+
 def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkeypatch, capsys):
     folder, _ = write_conversations(tmp_path / "data", random_conversations(30, words=3), template="turns")
     config = default()

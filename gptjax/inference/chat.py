@@ -57,7 +57,8 @@ class Chat:
     def answer(self, question: str, **options: Any) -> abc.Generator[str, None, Completion]:
         """Yields the answer in pieces, and adds question and answer to the conversation when it is over.
 
-        If it is closed early, what has been yielded is the answer. options: as `Generator.stream` takes them.
+        If it is closed early, what has been yielded is the answer; if that is nothing, nothing is added. options: as
+        `Generator.stream` takes them.
 
         Raises:
           ConfigError: the question alone does not fit into the context. Nothing is added.
@@ -77,7 +78,8 @@ class Chat:
                     said += piece
                     yield piece
         except (GeneratorExit, KeyboardInterrupt):
-            self.messages = [*asked, Message(ASSISTANT, said)]
+            if said:
+                self.messages = [*asked, Message(ASSISTANT, said)]
             raise
         self.messages = [*asked, Message(ASSISTANT, said)]
         return completion
