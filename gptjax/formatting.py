@@ -1,4 +1,4 @@
-"""Formats counts, bytes and durations in a few characters."""
+"""Formats counts, shares, bytes and durations in a few characters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def count_text(number: float | None) -> str:
         if abs(number) >= 0.9995 * factor:
             return f"{number / factor:.3g}{suffix}" if number < 999.5 * factor else f"{number / factor:.0f}{suffix}"
     return f"{number:.3g}"
+
+
+def number_text(value: float | None, form: str) -> str:
+    """Formats a number, as the form '.4f' says: '–' for None; 'nan' and 'inf' are kept."""
+    return "–" if value is None else format(float(value), form)
+
+
+def percent_text(value: float | None) -> str:
+    """0.1234 → '12.3%'; 'n/a' for a share that is unknown or not finite."""
+    return "n/a" if value is None or not math.isfinite(value) else f"{100 * value:.1f}%"
 
 
 def counted(number: int, noun: str, nouns: str = "") -> str:

@@ -26,6 +26,7 @@ from gptjax.config import ConfigError
 from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.evaluation.validation import validate
 from gptjax.forecast.review import review
+from gptjax.formatting import bytes_text
 from gptjax.inference.generate import Generator
 from gptjax.model.families import validate_model
 from gptjax.parallel import distributed, members
@@ -47,6 +48,7 @@ from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.rollout import batches_of
 from gptjax.training.run_metadata import own_code, run_metadata
+from gptjax.training.shown_settings import derived_facts, epochs_facts, print_row, print_settings
 from gptjax.training.start import check_start, starting_state
 from gptjax.training.state import TrainState
 from gptjax.training.writers import MetricsWriter, write_whole
@@ -98,11 +100,11 @@ def main(argv: list[str]) -> int:
 
 def show_settings(run: TrainingRun) -> None:
     plan = run.plan
-    facts = consoles.derived_facts(plan)
-    facts["run"] |= consoles.epochs_facts(run.data, plan.total_steps, run.validation)
+    facts = derived_facts(plan)
+    facts["run"] |= epochs_facts(run.data, plan.total_steps, run.validation)
     facts["run"]["config"] = f"{configs.hash_of(plan.config)} (hash of all settings that affect the results)"
-    consoles.print_settings(run.console, plan.config, facts)
-    consoles.print_row(run.console, plan.trainer.objective.shown_row(run.data, run.tokenizer))
+    print_settings(run.console, plan.config, facts)
+    print_row(run.console, plan.trainer.objective.shown_row(run.data, run.tokenizer))
     consoles.print_notes(run.console, run.notes)
 
 
@@ -235,8 +237,8 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
     if analysis is not None:
         state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
         view.note(
-            f"a step needs {consoles.bytes_text(state + work)} per device: "
-            f"{consoles.bytes_text(state)} for state and batch, {consoles.bytes_text(work)} for computing"
+            f"a step needs {bytes_text(state + work)} per device: "
+            f"{bytes_text(state)} for state and batch, {bytes_text(work)} for computing"
         )
     return compiled
 
