@@ -56,6 +56,23 @@ def size_unit(size: float) -> tuple[int, str]:
     return 1, "B"
 
 
+def span_text(seconds: float | None) -> str:
+    """Formats a duration with its units, for sentences: '0.4 s', '56 min', '4 h 15 min', '20 d 9 h'."""
+    if seconds is None or not math.isfinite(seconds):
+        return "n/a"
+    if round(seconds) < 10:
+        return f"{seconds:.1g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours = round(seconds / 3600)
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours >= 48:
+        return f"{hours // 24:,} d {hours % 24} h"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def duration_text(seconds: float | None) -> str:
     """75 → '1:15', 3675 → '1:01:15'; from two days on '2d 03h'."""
     if seconds is None or not math.isfinite(seconds):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gptjax.formatting import bytes_text, count_text, counted, duration_text, size_text
+from gptjax.formatting import bytes_text, count_text, counted, duration_text, size_text, span_text
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,9 @@ def test_sizes_have_a_suitable_unit():
         **{999_499: "999 KB", 999_500: "1.00 MB", 1_115_394: "1.12 MB", 1_234_567_890: "1.23 GB", 5e15: "5,000 TB"},
     }
     assert {size: size_text(size) for size in expected} == expected
+
+
+def test_spans_have_two_units_at_most():
+    seconds = [0.42, 9.7, 75, 272, 3368, 15_284, 1.76e6, None]
+    expected = ["0.4 s", "10 s", "75 s", "5 min", "56 min", "4 h 15 min", "20 d 9 h", "n/a"]
+    assert [span_text(each) for each in seconds] == expected

@@ -17,7 +17,7 @@ from gptjax.forecast.layouts import EIGHT_BITS, Layout, with_fields
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import extrapolated
 from gptjax.forecast.search import LAW, Choice
-from gptjax.formatting import bytes_text, count_text, duration_text
+from gptjax.formatting import bytes_text, count_text, span_text
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES
 
@@ -33,7 +33,7 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
         known = choice.tokens is not None
         cells = [choice.name, count_text(choice.parameters), count_text(choice.tokens) if known else "–"]
         cells += [f"{choice.loss:.3f}" if choice.loss is not None else "–"]
-        cells += [duration_text(choice.seconds) if known else "–"]
+        cells += [span_text(choice.seconds) if known else "–"]
         cells += [f"{choice.cost:,.2f}" if choice.cost is not None else "–"] if price else []
         best = choice is choices[0]
         table.add_row(*cells, choice.reason or "the best", style="bold" if best else "")

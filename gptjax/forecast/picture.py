@@ -18,7 +18,7 @@ from gptjax.files import write_aside
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.run import Forecast
 from gptjax.forecast.table import energy_text, headline
-from gptjax.formatting import count_text, duration_text
+from gptjax.formatting import count_text, span_text
 from gptjax.scaling.laws import LAWS
 
 GIB = 2**30
@@ -97,7 +97,7 @@ def _money(panel: Axes, forecast: Forecast) -> None:
     if forecast.speed is not None and forecast.time is not None:
         rows += [("tokens per second", count_text(forecast.speed.tokens_per_second.likely))]
         rows += [(f"MFU, {name}", f"{cases.likely:.1%}") for name, cases in forecast.speed.mfu.items()]
-        slow, likely, fast = map(duration_text, forecast.time.total)
+        slow, likely, fast = map(span_text, forecast.time.total)
         rows += [("whole run", f"{likely} ({fast} to {slow})")]
     if forecast.energy_kwh is not None:
         rows += [("energy", f"{energy_text(forecast.energy_kwh.likely)} kWh")]

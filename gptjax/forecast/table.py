@@ -12,7 +12,7 @@ from gptjax.forecast.duration import Cases
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.outcomes import history_file
 from gptjax.forecast.run import FRACTION, Forecast
-from gptjax.formatting import bytes_text, count_text, counted, duration_text, size_text
+from gptjax.formatting import bytes_text, count_text, counted, size_text, span_text
 
 GIB = 2**30
 BAR = 24  # columns of the widest bar
@@ -41,7 +41,7 @@ def headline(forecast: Forecast) -> str:
     time, price = forecast.time.total, ""
     if forecast.cost is not None:
         price = f", for about {forecast.cost.likely:,.2f} {forecast.currency}"
-    return f"Fits on {where} and takes about {duration_text(time.likely)}{price}."
+    return f"Fits on {where} and takes about {span_text(time.likely)}{price}."
 
 
 def _section(title: str, rows: dict[str, str]) -> Group:
@@ -77,7 +77,7 @@ def _run_rows(forecast: Forecast) -> dict[str, str]:
     shared = f", and once {size_text(checkpoint.shared)} that no step changes" if checkpoint.shared else ""
     rows["checkpoint"] = (
         f"{size_text(checkpoint.bytes)} each, up to {checkpoint.kept} kept{shared}; written in about "
-        f"{duration_text(checkpoint.save_seconds)} while training continues"
+        f"{span_text(checkpoint.save_seconds)} while training continues"
     )
     return rows
 
@@ -105,10 +105,8 @@ def _time_rows(forecast: Forecast) -> dict[str, str]:
         rows[f"MFU, {name}"] = f"{_range(mfu, '{:.1%}'.format)} of {speed.peak_flops / 1e12:,.4g} TFLOP/s"
     beside = [("evaluation", time.evaluation.likely), ("saving", time.checkpoints.likely)]
     rows["whole run"] = (
-        f"{_range(time.total, duration_text)} ("
-        + ", ".join(
-            f"{name} {duration_text(seconds)}" for name, seconds in [("training", time.training.likely), *beside]
-        )
+        f"{_range(time.total, span_text)} ("
+        + ", ".join(f"{name} {span_text(seconds)}" for name, seconds in [("training", time.training.likely), *beside])
         + ")"
     )
     if forecast.energy_kwh is not None:
@@ -149,10 +147,8 @@ def _memory(forecast: Forecast) -> Group:
     if memory.host:
         table.add_row("on the host", bytes_text(memory.host), "")
     if fit.device:
-        given = bytes_text(fit.available)
-        table.add_row(
-            "a device has", bytes_text(fit.device), f"JAX takes {given}" if fit.available < fit.device else ""
-        )
+        given = f"JAX takes {bytes_text(fit.available)} of it, by {FRACTION}" if fit.available < fit.device else ""
+        table.add_row("a device has", bytes_text(fit.device), given)
     lines: list[RenderableType] = [Text("memory per device", style="bold cyan"), table]
     if fit.fits and memory.total > fit.available:
         lines.append(Text(f"it fits with {FRACTION}={_fraction(memory.total / fit.device)}", style="yellow"))
