@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gptjax.serving.errors import invalid
+from gptjax.serving.fields import Fields, valid_text
 from gptjax.serving.models import Served
 from gptjax.serving.prompts import conversation_tokens
-from gptjax.serving.requests import Fields, valid_text
 
 
 def tokens_of(served: Served, fields: Fields) -> dict[str, Any]:
