@@ -265,9 +265,13 @@ class Stack(nn.Module):
             return x_BTD, _stack(statistics)
 
         def run_group(x_BTD: jax.Array, group: Any) -> tuple[jax.Array, Any]:
+            if period == 1:
+                group = jax.tree.map(lambda x: x[None], group)
             return run(0, period, x_BTD, group, in_scan=True)
 
-        groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)
+        groups = stacked
+        if period > 1:  # [L, 1, …] instead of [L, …] would have XLA copy all parameters on the CPU
+            groups = jax.tree.map(lambda x: x[:scanned].reshape(-1, period, *x.shape[1:]), stacked)
         x_BTD, statistics = jax.lax.scan(run_group, x_BTD, groups)
         statistics = jax.tree.map(lambda x: x.reshape(scanned, *x.shape[2:]), statistics)
         if scanned < num_layers:

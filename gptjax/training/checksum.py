@@ -7,10 +7,12 @@ that hold the arrays, at the speed of reading them once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
+
+_TOGETHER = 2**27  # bytes
 
 
 def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
@@ -19,8 +21,26 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
     Addition modulo 2³² does not depend on order, so neither sharding nor the number of processes changes the value. A
     single changed bit always changes it, since an odd weight has an inverse; swapped elements are missed with a
     probability of 1 in 2³².
+
+    XLA on the CPU writes the weighted elements before it adds them. Large arrays therefore have their turns, so that
+    there is never a second copy of all of them.
     """
-    return fetched(checksums_on_device(dict(arrays)))
+    sums: dict[str, int] = {}
+    for group in _groups(arrays):
+        sums |= fetched(checksums_on_device(group))
+    return sums
+
+
+def _groups(arrays: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.Array]]:
+    """The arrays in groups of at most _TOGETHER bytes, or of one array."""
+    group: dict[str, jax.Array] = {}
+    for name, array in arrays.items():
+        if group and sum(each.nbytes for each in group.values()) + array.nbytes > _TOGETHER:
+            yield group
+            group = {}
+        group[name] = array
+    if group:
+        yield group
 
 
 @jax.jit

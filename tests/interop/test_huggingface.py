@@ -15,6 +15,7 @@ from random_models import make_model
 from safetensors.numpy import load_file
 
 from gptjax.config import ConfigError
+from gptjax.interop.huggingface import weights
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.interop.huggingface.families import FAMILIES, family_for
 from gptjax.interop.huggingface.model_folder import as_written, open_model, write_model
@@ -86,6 +87,18 @@ def test_one_file_of_tensors_is_in_memory_at_a_time(tmp_path):
     largest = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(files) == 4 and largest < 4.5 * megabyte
+
+
+def test_files_are_opened_anew_so_that_what_was_read_does_not_stay_in_memory(tmp_path, monkeypatch):
+    params, _ = written(tmp_path, "llama", shard_size=40_000)
+    opened: list[str] = []
+    open_file = weights._opened
+    monkeypatch.setattr(weights, "_MAPPED", 30_000)
+    monkeypatch.setattr(weights, "_opened", lambda path: opened.append(path.name) or open_file(path))
+    folder = open_model(tmp_path)
+    assert len(opened) == len(set(opened)) > 1
+    assert_same(folder.params(), params)
+    assert len(opened) > len(set(opened))
 
 
 def test_parameters_as_written_take_the_place_of_the_parameters():

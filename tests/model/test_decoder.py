@@ -12,7 +12,7 @@ from gptjax.config import ConfigError, default
 from gptjax.model.decoder import Decoder, head_DV
 from gptjax.model.dropout import row_keys
 from gptjax.model.families import family_of
-from gptjax.model.parameters import count_parameters
+from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.model.placement import Placement
 from gptjax.model.resolve import resolve_model
 from gptjax.model.stack import layer_windows
@@ -227,6 +227,15 @@ def test_scan_equals_unroll(changes, model_config, random_params):
 def test_initialisation_runs_no_forward_pass(model_config):
     text = str(jax.make_jaxpr(lambda: family_of(model_config(num_layers=3)).init_params(jax.random.key(0)))())
     assert "gather" not in text  # no token is looked up
+
+
+def test_a_scan_over_layers_makes_no_copy_of_their_parameters(model_config):
+    config = model_config(layers="scan", num_layers=64, dtype="float32")
+    family = family_of(config)
+    params, tokens_BT = abstract_params(family.declarations), jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    program = jax.jit(lambda params, tokens_BT: family.module().apply({"params": params}, tokens_BT))
+    memory = program.lower(params, tokens_BT).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 4
 
 
 def test_each_layer_is_initialized_separately_and_equally_for_scan_and_unroll(model_config):

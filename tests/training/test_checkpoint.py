@@ -25,7 +25,7 @@ from waiting import PATIENCE, until
 
 from gptjax.config import ConfigError, default, flatten, from_json, to_json
 from gptjax.settings import freeze
-from gptjax.training import checkpoint_format
+from gptjax.training import checkpoint_format, checksum
 from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params, saved_steps
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.checksum import checksums
@@ -660,22 +660,32 @@ def test_a_warm_start_needs_the_same_tokenizer(saved):
 # --- Checksums ------------------------------------------------------------------------------------------------------
 
 
+def test_arrays_that_have_their_turns_have_the_checksums_that_they_have_together(monkeypatch):
+    arrays = {name: jnp.arange(8.0) + number for number, name in enumerate("abc")}
+    together = checksums(arrays)
+    turns: list[list[str]] = []
+    on_device = checksum.checksums_on_device
+    monkeypatch.setattr(checksum, "_TOGETHER", 64)
+    monkeypatch.setattr(checksum, "checksums_on_device", lambda group: turns.append([*group]) or on_device(group))
+    assert checksums(arrays) == together and turns == [["a", "b"], ["c"]]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
 def test_a_checksum_depends_on_every_bit_and_position_but_not_on_the_mesh(dtype, mesh):
-    def checksum(array) -> int:
+    def sum_of(array) -> int:
         return checksums({"a": array})["a"]
 
     array = np.random.default_rng(0).integers(0, 2, (16, 8)).astype(dtype)
     array[0, 0], array[15, 7] = 0, 1
-    value = checksum(array)
+    value = sum_of(array)
     placed = jax.device_put(array, jax.NamedSharding(mesh, jax.P("fsdp", "tensor")))
-    assert checksum(placed) == value
+    assert sum_of(placed) == value
     exchanged = array.copy()
     exchanged[0, 0], exchanged[15, 7] = 1, 0
-    assert checksum(exchanged) != value
-    assert checksum(array.reshape(8, 16).T.copy()) != value
+    assert sum_of(exchanged) != value
+    assert sum_of(array.reshape(8, 16).T.copy()) != value
     raw = array.view(np.uint8).reshape(-1)
     for position in range(0, raw.size, 7):
         flipped = raw.copy()
         flipped[position] ^= 1
-        assert checksum(flipped.view(array.dtype).reshape(array.shape)) != value
+        assert sum_of(flipped.view(array.dtype).reshape(array.shape)) != value

@@ -163,6 +163,8 @@ class Place:
         for place in itertools.product(*(range(len(each)) for each in outer)):
             number = tuple(numbers[at] for numbers, at in zip(outer, place))
             out[place] = self._read_piece(inner, get(name_of[number]))
+        if self.tensor.minus:
+            out += np.float32(self.tensor.minus)
         return out
 
     def _read_piece(self, inner: list[range], tensor: Any) -> np.ndarray:
@@ -178,8 +180,7 @@ class Place:
             within += [slice(None), *(self.part if axis < 0 else _slice(inner[axis]) for axis in group.axes[1:])]
             ours += [axis for axis in group.axes if axis >= 0]
         block = np.asarray(tensor[tuple(windows)]).reshape(shape)[tuple(within)]
-        block = block.transpose(np.argsort(ours))
-        return block.astype(np.float32) + np.float32(self.tensor.minus)
+        return block.transpose(np.argsort(ours))
 
     # --- writing
 

@@ -25,11 +25,15 @@ from gptjax.json_files import parsed
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
 _FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
+_MAPPED = 64 * 2**20  # bytes after which files are opened anew
 _PICKLED = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle)")
 
 
 class Weights:
     """The tensors of a folder, of which only the slices that are asked for are read.
+
+    safetensors maps files into memory, where what was read stays as long as they are open: beside the parameters, the
+    whole folder. They are therefore opened anew from time to time.
 
     Attributes:
       names: of all tensors.
@@ -41,9 +45,9 @@ class Weights:
         self._file_of: dict[str, str] = {}
         self.folder = folder
         self.bytes_read = 0
+        self._bytes_before = 0  # those read before the files were last opened
         for name in _files_of(folder):
-            self._files[name] = _opened(folder / name)
-            for tensor in self._files[name].keys():
+            for tensor in self._opened(name).keys():
                 if tensor in self._file_of:
                     raise ConfigError(f"{folder}: {tensor} is in {self._file_of[tensor]} and in {name}")
                 self._file_of[tensor] = name
@@ -51,10 +55,18 @@ class Weights:
         _check_index(folder, self._file_of)
 
     def get(self, name: str) -> Slices:
-        return Slices(self, name, self._files[self._file_of[name]].get_slice(name))
+        if self.bytes_read - self._bytes_before >= _MAPPED:
+            self._files.clear()
+            self._bytes_before = self.bytes_read
+        return Slices(self, name, self._opened(self._file_of[name]).get_slice(name))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.get(name).slices.get_shape())
+
+    def _opened(self, file: str) -> Any:
+        if file not in self._files:
+            self._files[file] = _opened(self.folder / file)
+        return self._files[file]
 
 
 class Slices:
@@ -73,7 +85,7 @@ class Slices:
             raise ConfigError(f"{self.weights.folder}: {self.name} has numbers of type {dtype}: must be floats")
         array = self.slices[index]
         self.weights.bytes_read += array.nbytes
-        finite = np.isfinite(array.astype(np.float32) if array.dtype == DTYPES["bfloat16"] else array)
+        finite = np.isfinite(array)
         if not finite.all():
             raise ConfigError(
                 f"{self.weights.folder}: {self.name} has {np.count_nonzero(~finite):,} numbers that are not finite"
