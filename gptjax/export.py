@@ -106,6 +106,10 @@ def main(argv: list[str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder) as partial:
         begin, template = begin_and_template(metadata)
+        of_tokenizer: list[str] = []
+        said: list[str] = []
+        if TOKENIZER.value:  # first, since a tokenizer that cannot be written is known at once
+            of_tokenizer, said = write_tokenizers(partial, config.model, run_tokenizer, template, begin)
         facts = {"gptjax_run": hash_of_params(metadata, EMA.value), "gptjax_step": str(metadata["step"])}
         files = write_model(
             *(partial, family, config.model, params),
@@ -116,10 +120,8 @@ def main(argv: list[str]) -> None:
         )
         # After the files, because it takes the parameters with it: there is never a second copy of them.
         expected = parity.own_logits(config.model, as_written(family, config.model, params, DTYPE.value), batch)
-        lines = check(partial, family, expected, batch)
-        if TOKENIZER.value:
-            names, said = write_tokenizers(partial, config.model, run_tokenizer, template, begin)
-            files, lines = [*files, *names], [*lines, *said]
+        lines = [*check(partial, family, expected, batch), *said]
+        files += of_tokenizer
         files.append(
             write_card(
                 partial,
@@ -227,7 +229,24 @@ def start_of_targets(model: ModelSettings, begin: int | None) -> dict[str, int |
 def write_tokenizers(
     folder: Path, model: ModelSettings, run_tokenizer: Tokenizer, template: Template | None, begin: int | None
 ) -> tuple[list[str], list[str]]:
-    """Writes the tokenizer, and that of the sources if they have one; returns names of files and what to know."""
+    """Writes the tokenizer, and that of the sources if they have one; returns names of files and what to know.
+
+    Raises:
+      ConfigError: transformers has no such tokenizer.
+    """
+    try:
+        return tokenizer_files(folder, model, run_tokenizer, template, begin)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. --notokenizer exports the model without it (gptjax.tokenizer.load(workdir) then encodes texts); "
+            "a tokenizer of kind bpe can be written"
+        ) from None
+
+
+def tokenizer_files(
+    folder: Path, model: ModelSettings, run_tokenizer: Tokenizer, template: Template | None, begin: int | None
+) -> tuple[list[str], list[str]]:
+    """See `write_tokenizers`."""
     names, notes = write_tokenizer(folder, run_tokenizer, template, begin_id=begin, context=model.max_positions)
     if model.family == "encoder_decoder":
         path = folder / GENERATION

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from huggingface_models import MODELS, save_run, written
-from random_models import TOKENIZER
+from random_models import TOKENIZER, make_model
 from safetensors import safe_open
+from sentencepiece_models import FOREIGN, sentencepiece_model
 
 from gptjax import evaluate, export, sample
 from gptjax.config import ConfigError, RunError
@@ -44,6 +45,12 @@ def assert_equal(params, others):
     assert flat.keys() == found.keys()
     for path, array in flat.items():
         np.testing.assert_array_equal(np.asarray(found[path]), np.asarray(array), err_msg="/".join(path))
+
+
+def test_a_tokenizer_that_cannot_be_written_is_refused_with_a_way_out(tmp_path):
+    tokenizer = sentencepiece_model("unigram", **FOREIGN["unigram"][1])
+    with pytest.raises(ConfigError, match="kind = 'unigram'.*--notokenizer exports the model without it"):
+        export.write_tokenizers(tmp_path, make_model()[1].model, tokenizer, None, None)
 
 
 def test_a_run_comes_back_by_export_and_import(tmp_path, capsys):
