@@ -49,7 +49,7 @@ def assert_equal(params, others):
 
 def test_a_tokenizer_that_cannot_be_written_is_refused_with_a_way_out(tmp_path):
     tokenizer = sentencepiece_model("unigram", **FOREIGN["unigram"][1])
-    with pytest.raises(ConfigError, match="kind = 'unigram'.*--notokenizer exports the model without it"):
+    with pytest.raises(ConfigError, match=r"kind = 'unigram'.*--notokenizer exports the model without it"):
         export.write_tokenizers(tmp_path, make_model()[1].model, tokenizer, None, None)
 
 
