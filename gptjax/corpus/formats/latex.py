@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gptjax.corpus.formats import latex_citations, latex_references, latex_units
+from gptjax.corpus.formats import latex_algorithm2e, latex_citations, latex_references, latex_units
 from gptjax.corpus.formats.latex_commands import (
     AFTER_STEP,
     ALGORITHMS,
@@ -80,7 +80,7 @@ def to_text(source: str) -> str:
     head, begin, body = source.partition("\\begin{document}")
     if not begin:
         head, body = "", source
-    body = body.partition("\\end{document}")[0]
+    body = latex_algorithm2e.with_steps(body.partition("\\end{document}")[0], head)
     known = theorems(head, {name: name.capitalize() for name in THEOREMS})
     document = _Document(
         known,
@@ -316,8 +316,10 @@ class _Reader:
         text, change = STEPS[name]
         self._indent = max(self._indent + min(change, 0), 0)
         level = self._indent - (name in ("else", "elsif", "elseif") and self._indent > 0)
-        while self._out and not self._out[-1].strip(" \n"):
+        while self._out and not self._out[-1].strip(f" \n{INDENT}"):
             self._out.pop()
+        if self._out and self._stepped:
+            self._out[-1] = self._out[-1].rstrip(" \n")
         line = f"\n{INDENT * level}"
         if self._out and not (self._out[-1] == line and name in ("return", "print")):  # \State \Return is one line
             self._out.append(line if self._stepped else f"\n{line}")

@@ -73,5 +73,6 @@ STEPS = {
     **{"until": ("until", -1), "endfor": ("end for", -1), "endwhile": ("end while", -1), "endif": ("end if", -1)},
     **{"endloop": ("end loop", -1), "function": ("function", 1), "procedure": ("procedure", 1)},
     **{"endfunction": ("end function", -1), "endprocedure": ("end procedure", -1), "print": ("print", 0)},
+    **{"blockbegin": ("", 1), "blockend": ("", -1)},  # latex_algorithm2e.py
 }  # fmt: skip
 AFTER_STEP = {"for": " do", "forall": " do", "while": " do", "if": " then", "elsif": " then", "elseif": " then"}
