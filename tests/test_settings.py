@@ -11,7 +11,7 @@ from gptjax.data.dataset import TEXT_WINDOWS
 from gptjax.model import position_bias
 from gptjax.model.feedforward import ACTIVATIONS
 from gptjax.settings import ModelSettings, Settings, allowed_values, freeze, thaw
-from gptjax.training import optimizer, schedule
+from gptjax.training import schedule, treatments
 
 
 def test_settings_equal_the_config_that_they_freeze():
@@ -85,5 +85,5 @@ def test_the_config_has_exactly_the_declared_fields():
     assert names["data.windows"] == set(TEXT_WINDOWS)
     assert names["model.feedforward"] == set(ACTIVATIONS)
     assert names["model.position"] == {"rope", "learned", "sinusoidal", "none", *position_bias.SCHEMES}
-    assert names["optimizer.name"] == set(optimizer.METHODS)
+    assert names["optimizer.name"] == set(treatments.METHODS)
     assert names["schedule.name"] == set(schedule.NAMES)

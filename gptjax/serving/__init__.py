@@ -1,7 +1,8 @@
 """Serving a run over HTTP in the form of OpenAI's API: what a request may say, what is answered, and the chat page.
 
 app.py         the routes, told in one place
-requests.py    the body of a request, checked; errors.py: how a mistake is answered
+requests.py    what each kind of request asks
+fields.py      the fields of a body, checked; errors.py: how a mistake is answered
 prompts.py     its prompts as token ids, within the limits
 answers.py     a request's generations, from the engine's threads to the server's loop
 responses.py   the JSON of answers; tokens.py: tokens as strings, with their places in the text

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.model.parameters import LAYERS, unstack
 from gptjax.settings import Settings
-from gptjax.training.optimizer import Treatment, each_treatment
+from gptjax.training.treatments import Treatment, each_treatment
 from gptjax.tree import map_with_path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,8 @@ import numpy as np
 import optax
 
 from gptjax.model.parameters import LAYERS, Parameter
+from gptjax.training.treatments import Treatment
 from gptjax.tree import map_with_path
-
-if TYPE_CHECKING:  # the optimizer is made of these functions
-    from gptjax.training.optimizer import Treatment
 
 
 def trained_layers(treatments: Mapping[str, Treatment]) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding
 from gptjax.settings import freeze
-from gptjax.training.optimizer import summarize, treatments_of
 from gptjax.training.schedule import make_schedule
+from gptjax.training.treatments import summarize, treatments_of
 from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

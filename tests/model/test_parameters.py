@@ -24,7 +24,7 @@ from gptjax.model.parameters import (
     vector,
 )
 from gptjax.planning import plan
-from gptjax.training.optimizer import METHODS, treatments_of
+from gptjax.training.treatments import METHODS, treatments_of
 from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(bias="all", norm="layernorm", qk_norm=True, position="learned", tied_embeddings=False)
