@@ -68,9 +68,8 @@ def flatten(name: str, names: Collection[str], read: Callable[[str], str], most:
                 bare = f"{posixpath.splitext(posixpath.basename(chain[0]))[0]}.bbl"
             if packages is not None:
                 styles = [f"{package.strip()}.sty" for package in packages.split(",")]
-                return "".join(
-                    included(style, (*chain, style)) for style in styles if style in names and style not in chain
-                )
+                own = [included(style, (*chain, style)) for style in styles if style in names and style not in chain]
+                return "".join((found[0], *own))  # options of other packages decide what is printed
             name_wanted = posixpath.join(folder or "", (plain or bare or file).strip())
             target = _project_name(name_wanted, posixpath.dirname(name), names)
             if target is None or target in chain or len(chain) >= MAX_INPUT_DEPTH:

@@ -229,3 +229,12 @@ def test_theorems_are_counted_as_their_class_counts_them(head, printed):
         r"\begin{theorem}\label{t} Z. \end{theorem} Lemma \ref{l}, Theorem \ref{t}"
     )
     assert to_text(rf"{head}\begin{{document}}{body}\end{{document}}").endswith(printed)
+
+
+def test_the_options_of_packages_are_known_when_a_project_is_read():
+    source = (
+        r"\documentclass{article}\usepackage[capitalise]{cleveref}\begin{document}"
+        r"\section{A}\label{a} As \cref{a} says.\end{document}"
+    )
+    flat = flatten("main.tex", {"main.tex"}, {"main.tex": source}.__getitem__, 10**6)
+    assert to_text(flat.source).endswith("As Section 1 says.")
