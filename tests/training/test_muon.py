@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
+from gptjax.forecast.program import parse_program
 from gptjax.model.parameters import Parameter
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
 from gptjax.training import muon
 from gptjax.training.muon import scale_by_orthogonalization
+from gptjax.training.trainer import compiler_options
 
 orthogonalize = jax.jit(muon.orthogonalize)
 of_layers = functools.partial(Parameter, "matrix", init=jax.nn.initializers.zeros, stack={"layers": 2})
@@ -129,3 +131,12 @@ def test_squares_are_summed_within_a_device(mesh_shape):
     for region in set(reduced):
         body = re.search(rf"^%?{re.escape(region)} .*?^}}", program, re.M | re.S).group()
         assert " maximum(" in body and " add(" not in body, body
+
+
+def test_on_processors_each_product_is_a_kernel_of_its_own():
+    """YNNPACK would merge the products of square matrices, and compute some of them many times."""
+    options = compiler_options(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), "float32")
+    compiled = orthogonalize.lower(jax.ShapeDtypeStruct((2, 64, 64), jnp.float32)).compile(options)
+    operations = parse_program(compiled.as_text()).computations.values()
+    products = [sum(each.kind == "dot" for each in inside) for inside in operations]
+    assert sum(products) == 3 * muon.ROUNDS and max(products) == 1
