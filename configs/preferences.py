@@ -11,7 +11,7 @@ The base run has learned to answer prompts, by the objective `completion` on pai
     --prompt_field='{instruction}\\n{input}' --tokenizer=data/text --output=data/preferences
   python -m gptjax.train --config=configs/preferences.py:runs/answers --workdir=runs/preferences
 
-A run of conversations goes on with preferences between messages, written by its template (rows: prompt, chosen and
+A run of conversations continues with preferences between messages, written by its template (rows: prompt, chosen and
 rejected, each messages or a text), and `gptjax chat` talks with the result:
 
   python -m gptjax.prepare --preferences=instruction-data-with-preference.json --template=chatml \\

@@ -1,4 +1,4 @@
-"""A config that goes on from another run: its model, its context and its parameters."""
+"""A config that continues from another run, with its model, its context and its parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NoBase(ConfigError):
 
 
 def start_from_run(config: ConfigDict, workdir: str) -> None:
-    """Sets the model, its context and `training.init_from` of a config so that it goes on from another run.
+    """Sets the model, its context and `training.init_from` of a config so that it continues from another run.
 
     Raises:
       NoBase: there is no such run.

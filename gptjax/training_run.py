@@ -69,7 +69,8 @@ class TrainingRun:
         return None if self.validation is None else self.validation.identity()
 
     def accompanied(self, checkpoints: Checkpoints) -> TrainingRun:
-        """The run with the parameters of its companions on the devices, or with what it reads of them once."""
+        """The run with its companions: their parameters on the devices or, if the objective reads them only before the
+        first step, the columns of the data that are computed from them."""
         trainer, saved, tokenizer_hash = self.plan.trainer, checkpoints.metadata(), self.data.tokenizer_hash
         if not trainer.read_once:
             return dataclasses.replace(self, companions=load_companions(trainer, saved, tokenizer_hash))

@@ -1,8 +1,8 @@
 """Packed conversations: a row has several conversations, which do not see each other.
 
-A conversation starts after a begin token, like a document in packed windows; its EOS, which no template has written,
-is not in the row. One that is longer than a row loses its end, or is left out; it is never divided over two rows, since
-the second part would be an answer to nothing.
+A conversation starts after a begin token, like a document in packed windows. Its EOS is not in the row, because no
+template has written it. A conversation that is longer than a row loses its end or is left out. It is never divided over
+two rows, since the second row would begin with an answer whose question is missing.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Rewriting(Protocol):
     def __call__(self, rows: Batch, places_B: np.ndarray) -> Batch: ...
 
     def facts(self) -> dict:
-        """Everything besides the old rows on which the new rows depend, as JSON values."""
+        """What the new rows depend on besides the old rows, as JSON values."""
 
 
 def depend_on_the_parent(index: int = 0, count: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Labelled texts: a row has one text and the number of its label; and weights of labels."""
+"""Labelled texts: a row has one text and the number of its label. Labels can have weights."""
 
 from __future__ import annotations
 

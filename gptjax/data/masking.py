@@ -76,7 +76,7 @@ class Masking:
         return rows | {name: windows[name] for name in (POSITIONS,) if name in windows}
 
     def facts(self) -> dict:
-        """Everything besides the key that the rows depend on. The key follows from the data's seed."""
+        """What the rows depend on besides the key, which follows from the data's seed."""
         known = {name: value for name, value in dataclasses.asdict(self).items() if name != "key"}
         return {**known, "never": list(self.never), "version": VERSION}
 

@@ -189,8 +189,8 @@ def _adapter(parameter: Parameter, config: ModelSettings) -> dict[str, Parameter
 
 
 def _stored(parameter: Parameter, base: str) -> str:
-    """How a frozen parameter is stored. What the model uses in float32 stays float32, and so do experts; int8 is for
-    the linear layers of blocks, and embedding and head are then bfloat16."""
+    """How a frozen parameter is stored. Experts and parameters that the model uses in float32 stay float32. With int8,
+    the linear layers of blocks are int8, and embedding and head are bfloat16."""
     exact = {"position", "router", "experts"} & {*parameter.axes}
     if parameter.adaptable and not exact:
         return base
@@ -219,7 +219,7 @@ def unadapted(declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def completed(declared: dict[str, Any], base: Any, key: jax.Array) -> dict[str, Any]:
-    """Parameters with these declarations, from those of `base`, stored as declared, and new adapters for the rest."""
+    """Parameters with these declarations: those of `base`, stored as declared, and newly initialized adapters."""
     flat, given = flatten_dict(declared), flatten_dict(base)
     params = {}
     for path, parameter in flat.items():

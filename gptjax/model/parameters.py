@@ -121,7 +121,7 @@ class Parameter:
         return self.init(key, self.shape, jnp.float32)
 
     def as_stored(self, x: Any) -> Any:
-        """The array x as it is stored; x may be stored so already."""
+        """The array x in the form in which it is stored; x may already have this form."""
         if isinstance(x, WidenedInt8):
             return x
         if self.stored != "int8":

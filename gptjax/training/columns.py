@@ -1,8 +1,8 @@
-"""What a loss reads of its companions, computed once for each row of the data before the first step, and kept.
+"""Columns: values that a loss needs from its companions, computed for each row of the data before the first step.
 
 Row i of the data has value i of every column, whatever the order and the number of epochs (`Dataset.with_columns`). The
-values are in a file of the run's folder with the hash of everything that they depend on, and with their own. A run that
-continues reads the file; if it is damaged, gone or of other data, the values are computed again.
+values are kept in a file of the run's folder, with their hash and the hash of everything that they depend on. A run
+that continues reads the file. If the file is missing, damaged or made from other data, the values are computed again.
 """
 
 from __future__ import annotations

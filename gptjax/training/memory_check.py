@@ -29,7 +29,8 @@ def explained_memory(config: Settings) -> Iterator[None]:
 
 
 def _smaller(config: Settings) -> str:
-    """How a micro-batch becomes smaller: the next number of sequences per device, if it is set, or more of them."""
+    """The setting that makes micro-batches smaller: fewer sequences per device if their number is set, otherwise more
+    micro-batches."""
     training = config.training
     now = int(training.batch_per_device or 1)
     if now > 1:

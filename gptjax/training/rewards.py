@@ -1,4 +1,4 @@
-"""Rewards that can be verified: functions (prompt, text, answer) → a number, of what a model wrote and a known answer.
+"""Verifiable rewards: functions (prompt, text, answer) → a number, which compare a model's text with a known answer.
 
 `training.reward` names one of `REWARDS`, or your own as 'module:function'. Functions run on the host and must depend on
 their arguments alone, so that a run continues exactly.

@@ -1,4 +1,6 @@
-"""Which parameters are trained. Only these have gradients and an optimizer's state (trained_layers.py: of a stack).
+"""Which parameters are trained. Only these have gradients and an optimizer's state.
+
+If only some layers of a stack are trained, trained_layers.py gives the optimizer these layers of it.
 
 A tree of the trained parameters is the tree of all parameters with None in place of the frozen ones, which JAX reads as
 an empty tree. A loss that is differentiated with respect to it keeps nothing for the gradients of frozen parameters: no
@@ -66,8 +68,8 @@ class Untrained(NamedTuple):
     """Parameters that a token is multiplied with, for which a step computes less because rules freeze them.
 
     Attributes:
-      frozen: those without a gradient, for each of which there are 2 FLOPs less per token.
-      below: those below everything that is trained, through which no gradient flows either: another 2 less.
+      frozen: those without a gradient, each of which saves 2 FLOPs per token.
+      below: those below every trained parameter. No gradient flows through them either, so each saves another 2.
       layers_below: the share of the layers that are below.
     """
 
@@ -80,7 +82,10 @@ AFTER_LAYERS = ("final_norm", "head", "head_bias")  # what a token reaches after
 
 
 def untrained(declared: Any, treatments: Mapping[str, Treatment]) -> Untrained:
-    """What need not be computed backwards, as far as a stack of layers after each other, or two, shows it."""
+    """The parameters for which the backward pass computes less, or nothing.
+
+    Which layers lie below all trained ones is known for models that are one stack of layers, or two in sequence.
+    """
     frozen = 0
     trained_layers: dict[tuple[str, ...], list[bool]] = {}  # of each stack
     sizes: dict[tuple[str, ...], int] = {}

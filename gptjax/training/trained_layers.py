@@ -27,7 +27,7 @@ def trained_layers(treatments: Mapping[str, Treatment]) -> dict[str, np.ndarray]
 
 
 def declared_for_updates(declared: Any, kept: Mapping[str, np.ndarray]) -> Any:
-    """The declarations of what the optimizer updates: stacks have their trained layers alone.
+    """The declarations of what the optimizer updates. Of a stack, these are only its trained layers.
 
     kept: as `trained_layers` returns it.
     """

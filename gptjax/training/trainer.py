@@ -95,8 +95,10 @@ class Trainer:
         return jax.jit(start, out_shardings=shardings)(params)
 
     def smaller_params(self, vocab_size: int, params: Any) -> Any:
-        """The parameters of a model that knows fewer tokens, as shapes. Those whose shapes differ are on every device
-        whole: a smaller vocabulary may not be divisible by the mesh.
+        """The parameters of a model that knows fewer tokens, as shapes.
+
+        Parameters whose shapes differ from this model's are not split: each device has them whole, because the mesh may
+        not divide a smaller vocabulary.
 
         params: those of this model as shapes, with or without adapters.
         """

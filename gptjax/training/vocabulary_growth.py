@@ -56,12 +56,11 @@ def growth_of(config: Settings, saved: Mapping[str, Any]) -> Growth | None:
 
 
 def grown(params: Any, fresh: Any) -> Any:
-    """Parameters with the shapes of `fresh`: what is new along an axis is the mean over what there was, plus the fresh
-    values.
+    """Parameters with the shapes of `fresh`. Old rows stay bit-equal; a new row is the mean of the old ones plus the
+    fresh values.
 
-    The mean keeps the logits of new tokens within those of others (Hewitt 2021, "Initializing new word embeddings for
-    pretrained language models"); the fresh values, small and random, make the new tokens differ. All that there was
-    stays as it is, bit for bit.
+    The mean keeps the logits of new tokens within the range of the others (Hewitt 2021, "Initializing new word
+    embeddings for pretrained language models"). The fresh values are small and random, so that new tokens differ.
     """
 
     def one(old: jax.Array, new: jax.Array) -> jax.Array:

@@ -50,10 +50,10 @@ class Search:
       threshold: the smallest Jaccard similarity of near duplicates.
       scope: 'global', or 'source': only documents of one source are compared.
       sources: names in order of precedence; those not named come after them, by name.
-      verify: candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
-      resembling: 'kept': of a cluster, a document goes only if it is similar to one that stays, so several may stay;
-        'chain': only the representative stays, however little the other end of a chain of copies resembles it. Without
-        verification it is always 'chain'.
+      verify: whether candidates are compared exactly, by all their shingles; otherwise one shared band key is enough.
+      resembling: which documents of a cluster are removed. 'kept': those that are similar to a document that is kept,
+        so that a cluster may keep several. 'chain': all but the representative, even if they are similar to it only
+        through a chain of other copies. Without verification it is always 'chain'.
       memory_megabytes: for the join of keys, in addition to two bytes per document and about 100 per document that
         shares a key with another one.
     """

@@ -70,7 +70,8 @@ class Journal:
             self._timer = 0, 0
 
     def _start_timer(self, seconds: float) -> None:
-        """Of many short documents only few start it: one that has run for less than a tenth of its time goes on."""
+        """Starts the timer, unless it runs already and less than a tenth of its time is over. Few of many short
+        documents then pay for a system call."""
         now, (started, allowed) = time.monotonic(), self._timer
         if allowed != seconds or now - started > seconds / 10:
             signal.setitimer(signal.ITIMER_REAL, seconds * 1.1)

@@ -123,7 +123,7 @@ class Texts:
 
 
 def _gaps(there: np.ndarray) -> list[tuple[int, int]]:
-    """The passages of a licence that a text skips or spells otherwise, and then goes on."""
+    """The passages of a licence that a text skips or spells otherwise before it continues with the licence."""
     edges = (np.flatnonzero(np.diff(there < 0)) + 1).tolist()
     starts = [edge for edge in edges if there[edge] < 0]
     gaps = [(start, min(end for end in edges if end > start)) for start in starts if start < edges[-1]]

@@ -127,7 +127,7 @@ def _follows_text(texts: list[str]) -> bool:
 
 
 def _precedes_text(markup: str, place: int) -> bool:
-    """Whether the sentence goes on after this place; what begins at once is no sentence with what stands before."""
+    """Whether the sentence continues after this place with a lowercase word, a bracket or a comma."""
     return _GOES_ON.match(markup, place) is not None
 
 
