@@ -73,7 +73,7 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     params = family.init_params(jax.random.key(0))
     if mesh is not None:
         params = jax.device_put(params, params_sharding(mesh, family.declarations))
-    generator = Generator(params, Config(section), Tokenizer(), weights=weights, mesh=mesh)
+    generator = Generator(params, Config(section), Tokenizer(), batch_size=batch, weights=weights, mesh=mesh)
     rows = prompts(batch).tolist()
 
     def run() -> None:
