@@ -87,6 +87,7 @@ def to_text(source: str) -> str:
         latex_references.References(labels(body, known, head), known, head),
         latex_citations.citations(body, head),
         MATHS | frozenset(_MADE_OF_MATHS.findall(head)),
+        "{aastex" in head,
     )
     title = _of_command("title", head)
     text = _Reader(body, document).tidy_text()
@@ -107,12 +108,14 @@ class _Document:
     """What must be known of the whole before a part of it is read.
 
     maths: environments that contain maths.
+    new_is_second: whether \\replaced has the old text before the new.
     """
 
     theorems: Mapping[str, Theorem] = field(default_factory=dict)
     references: latex_references.References = field(default_factory=lambda: latex_references.References({}, {}))
     citations: Mapping[str, latex_citations.Entry] = field(default_factory=dict)
     maths: frozenset[str] = MATHS
+    new_is_second: bool = False
 
 
 _ALONE = _Document()
@@ -257,12 +260,23 @@ class _Reader:
             return place
         if name in SECOND_STAYS:
             return self._after_group(self._after_option(place))
+        if name == "replaced":
+            return self._replaced(self._after_option(place))
         place = self._after_option(place) if source[place : place + 1] == "[" else place
         self._out.append(BEGINS.get(name, ""))
         if name in WRAPPED and place in self._braces:
             self._next_closer = WRAPPED[name]
         elif source[place : place + 1] == " " and self._out[-1:] == [""] and self._ends_with_space():
             place += 1
+        return place
+
+    def _replaced(self, place: int) -> int:
+        r"""\replaced{new}{old} of the package changes, where both are not written the other way, as in AASTeX."""
+        if self._document.new_is_second:
+            return self._after_group(place)
+        if place in self._braces and (after := self._after_group(self._braces[place] + 1)) > self._braces[place] + 1:
+            self._out.append(_Reader(self._source[place + 1 : self._braces[place]], self._document).tidy_text())
+            return after
         return place
 
     def _cite(self, name: str, place: int) -> int:

@@ -52,7 +52,7 @@ DROPPED = frozenset(
     "inst icmlauthor icmlaffiliation icmltitlerunning titlerunning authorrunning tocauthor toctitle "
     "runninghead resizebox scalebox rotatebox fontseries fontshape fontfamily usefont newgeometry "
     "restoregeometry multicolumn multirow cline cmidrule arrayrulecolor rowcolor cellcolor noalign "
-    "footnotetext".split()
+    "footnotetext deleted explain".split()
 )
 # Commands whose first group is removed and whose second stays.
 SECOND_STAYS = frozenset(

@@ -63,6 +63,8 @@ def theorems(head: str, usual: Mapping[str, str]) -> dict[str, Theorem]:
     springer = document_class.startswith(("llncs", "svjour", "svmult", "svmono")) and "envcountsame" not in options
     section = "section" if document_class.startswith(("acmart", "siam")) or "envcountsect" in options else ""
     found = {name: Theorem(title, name if springer else "theorem", section) for name, title in usual.items()}
+    if "proof" in found:
+        found["proof"] = Theorem(found["proof"].title)  # proofs have no numbers
     aliases = dict(_ALIAS.findall(head))
     declared = {}
     for star, name, shared, title, within in _NEW_THEOREM.findall(head):

@@ -238,3 +238,12 @@ def test_the_options_of_packages_are_known_when_a_project_is_read():
     )
     flat = flatten("main.tex", {"main.tex"}, {"main.tex": source}.__getitem__, 10**6)
     assert to_text(flat.source).endswith("As Section 1 says.")
+
+
+@pytest.mark.parametrize("head", [r"\documentclass{aastex63}", r"\documentclass{article}\usepackage{changes}"])
+def test_what_an_author_replaced_and_deleted_is_not_printed(head):
+    old_and_new = "{old}{\\emph{new} text}" if "aastex" in head else "{\\emph{new} text}{old}"
+    text = to_text(
+        rf"{head}\begin{{document}}The \replaced{old_and_new} is\deleted{{ not}}\added{{ so}}.\end{{document}}"
+    )
+    assert text == "The new text is so."
