@@ -26,6 +26,8 @@ DEEPSEEK = {"model.vocab_size": 129_280, "model.num_layers": 61, "model.width": 
 DEEPSEEK |= {"model.num_kv_heads": 6, "model.feedforward_width": 2048, "model.num_experts": 256}
 DEEPSEEK |= {"model.first_dense_layers": 3, "model.first_dense_width": 18_432, "model.bias": "none"}
 DEEPSEEK |= {"model.remat": "full", "model.expert_capacity": 1.0, "training.batch_size": 16_384}
+# FLOPs per token as that benchmark counts them: 6 for each of 1,557.7 M parameters, and attention with all keys.
+TRANSFORMER_ENGINE = 6 * 1_557_686_400 + 12 * 48 * 1600 * 1024
 ONE_PASS = {"training.gradient_accumulation_steps": 1, "mesh.data": 1}
 
 
@@ -71,6 +73,17 @@ RUNS = (
         | {"training.batch_size": 1024, "training.gradient_accumulation_steps": 64, "training.loss_chunk": 0}
         | {"model.vocab_size": 50_304, "model.remat": "none", "model.layers": "unroll"},
         *("H200", 1, 49.9e3),
+    ),
+    *(
+        Published(
+            f"GPT-2 1.5B, Transformer Engine, {rows} rows, float8",
+            "gpt2.py:1558m",
+            ONE_PASS
+            | {"training.batch_size": 8 * rows, "training.gradient_accumulation_steps": 8, "training.loss_chunk": 0}
+            | {"model.vocab_size": 50_304, "model.remat": "none", "model.layers": "unroll", "model.matmul": "fp8"},
+            *("H200", 1, flops_per_second / TRANSFORMER_ENGINE),
+        )
+        for rows, flops_per_second in ((14, 532.68e12), (38, 638.4e12))
     ),
     Published(
         "Llama 2 7B, MaxText, T = 4,096",

@@ -60,7 +60,7 @@ def _apart(x: jax.Array) -> jax.Array:
     """The same numbers, made by a kernel of their own.
 
     On processors, XLA's library YNNPACK merges chained products of square matrices into one loop, and computes some of
-    them many times: experiments/plan measured 2 to 11 times the time. It does not merge this rounding, which changes
+    them many times: experiments/plan measured 4 to 10 times the time. It does not merge this rounding, which changes
     no number.
     """
     form = jnp.finfo(x.dtype)
