@@ -223,13 +223,13 @@ class Stack(nn.Module):
         layers: Any,
         x_BTD: jax.Array,
         seen: Seen,
-        dropout_keys: jax.Array | None,
+        dropout_keys_LB: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Runs any number L of layers, given as [L, …], whose kinds are those of the model's layers from `first` on."""
         statistics: list[dict[str, jax.Array]] = []
         for index, params in enumerate(unstack_layers(layers, _length(layers))):
             block = rematerialized(functools.partial(self._run_one, first + index), self.config.remat)
-            dropout_keys_B = None if dropout_keys is None else dropout_keys[index]
+            dropout_keys_B = None if dropout_keys_LB is None else dropout_keys_LB[index]
             x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
             statistics.append(of_layer)
         return x_BTD, _stack(statistics)
@@ -240,7 +240,7 @@ class Stack(nn.Module):
         layers: Any,
         x_BTD: jax.Array,
         seen: Seen,
-        dropout_keys: jax.Array | None,
+        dropout_keys_LB: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """`lax.scan` is a for loop over the leading axis of its inputs whose body is compiled once, whatever the number
         of iterations: `run_group` gets the stream and one slice of the stacked parameters, and returns the stream.
@@ -250,9 +250,9 @@ class Stack(nn.Module):
         that do not fill a period run after the scan."""
         num_layers, period = _length(layers), scan_period(self.config)
         if num_layers < period:
-            return self._run_unrolled(first, layers, x_BTD, seen, dropout_keys)
+            return self._run_unrolled(first, layers, x_BTD, seen, dropout_keys_LB)
         scanned = num_layers // period * period
-        stacked = (layers, dropout_keys)
+        stacked = (layers, dropout_keys_LB)
 
         def run(start: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
             statistics: list[dict[str, jax.Array]] = []
