@@ -1,7 +1,7 @@
 """The rooms of the package import one another in one direction, also where a function imports late."""
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -41,15 +41,18 @@ WITHOUT = {
 }
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """The names of the modules that a file imports, each as it is written: gptjax.model.norm, jax.numpy, …"""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module == "gptjax":
-            yield from (f"gptjax.{alias.name}" for alias in node.names)
+            names += [f"gptjax.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            names.append(node.module or "")
+    return tuple(names)
 
 
 def files_of(room: str) -> list[Path]:
