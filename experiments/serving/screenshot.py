@@ -1,6 +1,7 @@
 """Takes the picture of the chat page: python experiments/serving/screenshot.py --workdir=RUN --output=chat.png
 
-It starts a server for the run, asks greedily in a headless Chromium, and writes what a person then sees.
+It starts a server for the run, asks greedily in a headless Chromium, and writes what a person then sees, in light and
+dark colours: chat.png and chat_dark.png.
 """
 
 from __future__ import annotations
@@ -11,21 +12,28 @@ import sys
 from pathlib import Path
 
 from absl import app, flags
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 flags.DEFINE_string("workdir", None, "A run that was trained on conversations.", required=True)
-flags.DEFINE_string("output", None, "The picture.", required=True)
+flags.DEFINE_string("output", None, "The picture in light colours.", required=True)
 flags.DEFINE_multi_string(
     "ask",
     [
-        "What is `numpy.sum` for?",
-        "What is the default of `format` in `unpack_archive(filename, extract_dir=None, format=None)`?",
+        "Write a one-line docstring for `def is_empty()`.",
         "What is the default of `copy` in `astype(dtype, copy=True)`?",
-        "What is `os.path.isfile(path)` for?",
+        "Which parameters does `resize(image, width, height=None)` take?",
+        "What is the default of `height` in `resize(image, width, height=None)`?",
     ],
-    "What is said, one message after another.",
+    "What is said: each in a conversation of its own, and the last two in one.",
 )
 FLAGS = flags.FLAGS
+
+
+def say(page: Page, text: str, answer: int) -> None:
+    """Sends a message, and waits until the turn of this number is complete."""
+    page.fill("#text", text)
+    page.press("#text", "Enter")
+    page.wait_for_selector(f".turn:nth-of-type({answer}) .tools")
 
 
 def main(argv: list[str]) -> None:
@@ -37,16 +45,20 @@ def main(argv: list[str]) -> None:
         address = next(line.split()[1] for line in server.stderr if line.startswith("  page"))
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1100, "height": 720}, color_scheme="dark")
+            page = browser.new_page(viewport={"width": 1000, "height": 560}, device_scale_factor=1.5)
             page.goto(address)
             page.click("#settings")
             page.fill("#temperature", "0")
             page.get_by_role("button", name="Done").click()
-            for number, question in enumerate(FLAGS.ask, 1):
-                page.fill("#text", question)
-                page.press("#text", "Enter")
-                page.wait_for_selector(f".turn:nth-of-type({2 * number}) .tools")
-            page.screenshot(path=FLAGS.output)
+            *apart, last = FLAGS.ask
+            for question in apart:
+                page.get_by_role("button", name="New conversation").click()
+                say(page, question, answer=2)
+            say(page, last, answer=4)
+            output = Path(FLAGS.output)
+            for scheme, path in (("light", output), ("dark", output.with_stem(f"{output.stem}_dark"))):
+                page.emulate_media(color_scheme=scheme)
+                page.screenshot(path=path)
             browser.close()
     finally:
         server.terminate()

@@ -1,4 +1,4 @@
-"""Programs are named beside an export if they compute its function. tests/parity/test_mlx.py runs mlx-lm itself."""
+"""Programs are named beside an export if they compute its function. tests/parity runs vLLM and mlx-lm."""
 
 import pytest
 from huggingface_models import MODELS

@@ -4,8 +4,9 @@ vLLM and mlx-lm have code of their own for most families. It leaves out some key
 others had one value: a window for some of the layers, a bias, a factor for attention. What such a program sees of
 config.json is read here as an import reads it; only if that is the same function, the program is named.
 
-Read in vLLM 0.33.0 (vllm/model_executor/models/registry.py and the files that it names) and mlx-lm 0.32.2
-(mlx_lm/models/MODEL_TYPE.py, class ModelArgs).
+Read in vLLM 0.33.0, commit 4ba787ec9 (vllm/model_executor/models/registry.py and the files that it names) and mlx-lm
+0.32.2 (mlx_lm/models/MODEL_TYPE.py, class ModelArgs), and held against their own code by tests/parity/test_vllm.py and
+test_mlx.py.
 """
 
 from __future__ import annotations
