@@ -121,7 +121,7 @@ def write_text() -> None:
     completions: list[tuple[str | None, Completion]] = []
     names: list[str | None] = list(ADAPTER.value or ())
     for name in names or [None]:
-        generator = make_generator(run, name, rows_together(prompts), notes)
+        generator = make_generator(run, name, notes)
         if prompts is None:
             return converse(generator, output, notes)
         if name is not None and len(ADAPTER.value) > 1:
@@ -239,23 +239,14 @@ def load_run(notes: Console) -> TrainedModel:
     return run
 
 
-def rows_together(prompts: list[str] | None) -> int:
-    """The number of rows that are generated together; prompts: None if they are typed."""
-    if NUM_BEAMS.value:
-        return BATCH_SIZE.value
-    if prompts is None or STREAM.value:
-        return 1
-    return max(1, min(BATCH_SIZE.value, len(prompts) * NUM_SAMPLES.value))
-
-
-def make_generator(run: TrainedModel, name: str | None, batch_size: int, notes: Console) -> Generator:
+def make_generator(run: TrainedModel, name: str | None, notes: Console) -> Generator:
     """The generator of the run's model, or of the model with an adapter."""
     adapter = None
     if name is not None:
         adapter = run.adapters([name])[name]
         origin = "" if adapter.base else "; it does not say which model it was trained on"
         notes.print(f"--adapter={name}: rank {adapter.config.lora_rank}{origin}", style="dim")
-    return run.generator(adapter, batch_size=batch_size, weights=WEIGHTS.value)
+    return run.generator(adapter, batch_size=BATCH_SIZE.value, weights=WEIGHTS.value)
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:

@@ -24,9 +24,6 @@ SIDES = (
     "gptjax",
     "gptjax-bfloat16",
     "gptjax-int8",
-    "gptjax-several",
-    "gptjax-bfloat16-several",
-    "gptjax-int8-several",
     "gptjax-tensor=2",
     "gptjax-tensor=1",
     "transformers-compiled",
@@ -34,8 +31,7 @@ SIDES = (
     "transformers",
 )
 
-SEVERAL = {side for side in SIDES if side.endswith("several")}
-NOT_BY_DEFAULT = {"gptjax-tensor=2", "gptjax-tensor=1", "transformers-compiled"} | SEVERAL
+NOT_BY_DEFAULT = {"gptjax-tensor=2", "gptjax-tensor=1", "transformers-compiled"}
 
 flags.DEFINE_list("sides", [side for side in SIDES if side not in NOT_BY_DEFAULT], f"Of {', '.join(SIDES)}.")
 flags.DEFINE_list("batches", ["1", "8"], "Rows that are generated together.")
@@ -89,7 +85,7 @@ def main(argv: list[str]) -> None:
         reading = statistics.median(sides["read"].seconds)
         for name in FLAGS.sides:
             median, used = (statistics.median(of) for of in (sides[name].seconds, sides[name].processor_seconds))
-            size = 1 if "int8" in name else 2 if "bfloat16" in name else 4
+            size = 1 if name.endswith("int8") else 2 if name.endswith("bfloat16") else 4
             compared = statistics.median(sides[FLAGS.sides[-1]].seconds) / median
             rows.append(
                 f"| {batch} | {name} | {median:.2f} ({min(sides[name].seconds):.2f} to {max(sides[name].seconds):.2f}) "

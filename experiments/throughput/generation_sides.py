@@ -2,8 +2,7 @@
 
 Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates NEW tokens
 after a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 or gptjax-int8
-(the weights' type), each of these with -several (matrices laid out for several rows, whatever the batch),
-gptjax-tensor=2 (two devices of one process share the model; fewer and wider heads, as many
+(the weights' type), gptjax-tensor=2 (two devices of one process share the model; fewer and wider heads, as many
 parameters), gptjax-tensor=1 (one device with the same heads), transformers, transformers-bfloat16 (the whole model),
 transformers-compiled (static cache, torch.compile), or read: an array of the float32 weights' size, read NEW times with
 all cores.
@@ -62,10 +61,8 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     from gptjax.model.resolve import resolve_model
     from gptjax.parallel.sharding import params_sharding
 
-    several, variant = variant.endswith("several"), variant.removesuffix("several").rstrip("-")
     is_split = variant.startswith("tensor")
     mesh, weights = decoding_mesh(variant if is_split else ""), None if is_split else variant or None
-    batch_size = max(2, batch) if several else batch
     heads, kv_heads = (EVEN_HEADS, EVEN_KV_HEADS) if is_split else (HEADS, KV_HEADS)
     section = default().model
     section.update(vocab_size=VOCAB_SIZE, num_layers=LAYERS, width=WIDTH, num_heads=heads, num_kv_heads=kv_heads)
@@ -76,7 +73,7 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     params = family.init_params(jax.random.key(0))
     if mesh is not None:
         params = jax.device_put(params, params_sharding(mesh, family.declarations))
-    generator = Generator(params, Config(section), Tokenizer(), batch_size=batch_size, weights=weights, mesh=mesh)
+    generator = Generator(params, Config(section), Tokenizer(), weights=weights, mesh=mesh)
     rows = prompts(batch).tolist()
 
     def run() -> None:

@@ -13,7 +13,6 @@ of rows and slots.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +26,6 @@ from gptjax.inference.request_sampling import alternatives, num_alternatives
 from gptjax.inference.sampling import Sampling, sample
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
-from gptjax.model.outputs_first import OutputsFirst
 from gptjax.model.parameters import Parameter, unstack
 
 
@@ -311,23 +309,17 @@ def _with_requested(state: DecodeState, logits_BV: jax.Array, token_B: jax.Array
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 
-@partial(jax.jit, static_argnames=("family", "weights", "one_row"))
-def decoding_params(family: Family, params: Any, weights: str, one_row: bool = False) -> dict[str, Any]:
+@partial(jax.jit, static_argnames=("family", "weights"))
+def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]:
     """The parameters for decoding: one tree per layer, and matrices in the type `weights`.
 
     With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. Parameters that
     the model uses in float32 stay float32: the norms, the learned positions (added before the cast), and routers.
-
-    one_row: the matrices are laid out for a CPU that generates one row at a time (`OutputsFirst`).
     """
 
     def convert(parameter: Parameter, x: jax.Array) -> Any:
         if parameter.kind == "vector" or "position" in parameter.inputs or "router" in parameter.outputs:
             return x
-        narrow: Any = quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
-        if not one_row or parameter.kind != "matrix" or "experts" in parameter.stack:
-            return narrow
-        inputs, outputs = (math.prod(axes.values()) for axes in (parameter.inputs, parameter.outputs))
-        return OutputsFirst(narrow.reshape(inputs, outputs).T)
+        return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 
     return jax.tree.map(convert, *unstack(family.declarations, params))

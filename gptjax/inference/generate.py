@@ -144,8 +144,7 @@ class Generator:
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
       objective: the run's objective; for 'completion', a prompt is a source, and the text is its target.
-      batch_size: the number of rows that are generated together; further rows follow in more batches. With 1, a CPU
-        generates faster, because the matrices are laid out for a single row.
+      batch_size: the number of rows that are generated together; further rows follow in more batches.
       mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: they are on one device.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: the type of the activations. A narrower
         type saves memory; activations are rounded to it only where they are multiplied.
@@ -191,7 +190,7 @@ class Generator:
         # The separator of a prompt and its text: none, or a newline between a source and its target.
         self.separator = "" if self.family.continues and not self.after_source else "\n"
         with self._devices():
-            self.params = decoding_params(self.family, params, self.weights, self._one_row_at_a_time())
+            self.params = decoding_params(self.family, params, self.weights)
         self._params_key = program_key(self.params)
 
     def generate(
@@ -437,10 +436,6 @@ class Generator:
             eos_id=np.int32(-1 if self.end_id is None else self.end_id),
         )
         return inputs, dict(num_new=shapes.bucketed(max(row.limit for row in rows)), piece=shapes.PIECE)
-
-    def _one_row_at_a_time(self) -> bool:
-        one_cpu = self.mesh is None and jax.default_backend() == "cpu"
-        return self.batch_size == 1 and one_cpu and self.config.matmul != "fp8"
 
     def _devices(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

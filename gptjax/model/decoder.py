@@ -27,7 +27,6 @@ from gptjax.model.feedforward import FeedForward
 from gptjax.model.initialization import embedding_init, head_init
 from gptjax.model.mixture_of_experts import MixtureOfExperts
 from gptjax.model.norm import make_norm
-from gptjax.model.outputs_first import OutputsFirst
 from gptjax.model.parameters import head_DV, lookup, matrix
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
@@ -210,9 +209,7 @@ class Decoder(Stack):
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, V] in float32 from what `hidden` and `read` return."""
-        params = self.variables["params"]
-        head = params["head"] if "head" in params else OutputsFirst(params["embedding"])
-        return softcap(project_float32(x_BTD, head), self.logit_softcap)
+        return softcap(project_float32(x_BTD, self.output_matrix()), self.logit_softcap)
 
     def output_matrix(self) -> jax.Array:
         """The output matrix [D, V]: the head, or the embedding if they are tied."""

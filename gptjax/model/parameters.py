@@ -39,7 +39,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
 from gptjax.model.int8 import WidenedInt8, quantize
-from gptjax.model.outputs_first import OutputsFirst
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
 LAYERS = ("layers", "first_layers")  # axes along which a stack has consecutive layers
@@ -211,9 +210,7 @@ def stacked(module: nn.Module, name: str, size: int, block: nn.Module, *inputs: 
 def _declare(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
     if (record := _current.get()) is not None:
         record.parameters[*module.path, name] = parameter
-    given: Any = module.get_variable("params", name)
-    laid_out = isinstance(given, OutputsFirst)  # Flax would expect the declared shape
-    return given if laid_out else module.param(name, parameter.make)
+    return module.param(name, parameter.make)
 
 
 def _caller(by_linear: bool = False) -> str:

@@ -489,7 +489,7 @@ def test_a_tokenizer_of_another_model_is_refused():
 )
 def test_narrow_weights_stay_close_to_float32(dtype, weights, size):
     params, config = make_model(position="learned", dtype=dtype, scale=0.1, num_layers=1)
-    generator = Generator(params, config, TOKENIZER, weights=weights, batch_size=1)
+    generator = Generator(params, config, TOKENIZER, weights=weights)
     (layer, *_) = generator.params["layers"]
     matrices = [layer["attention"]["query"], layer["feedforward"]["down"], generator.params["embedding"]]
     assert all(matrix.dtype.itemsize == size for matrix in matrices)
