@@ -290,8 +290,14 @@ def law_loss(law: Law, parameters: float, tokens: float, unique: float) -> float
 
 def _loss(plan: Plan, tokens: Tokens) -> Loss:
     law = LAWS[DEFAULT]
-    if plan.config.training.objective != LAW_OBJECTIVE:
-        why = f"the laws are of next-token prediction, and training.objective = {plan.config.training.objective!r}"
+    config, why = plan.config, ""
+    if config.training.objective != LAW_OBJECTIVE:
+        why = f"the laws are of next-token prediction, and training.objective = {config.training.objective!r}"
+    elif config.training.init_from:
+        why = f"the laws are of training from scratch, and training.init_from = {config.training.init_from!r}"
+    elif config.model.lora_rank:
+        why = f"the laws are of training all parameters, and model.lora_rank = {config.model.lora_rank}"
+    if why:
         return Loss(DEFAULT, law.source, None, None, None, why_not=why)
     size, unique = dense_size(plan), min(tokens.at_hand or tokens.run, tokens.run)
     found = {name: law_loss(each, size, tokens.run, unique) for name, each in LAWS.items()}

@@ -67,6 +67,7 @@ def test_a_checkpoint_of_adapters_has_what_steps_change_and_the_base_is_written_
     adapted = forecast_of(model__lora_rank=8)[1]
     assert adapted.checkpoint.shared == 4 * made.parameters.total and whole.checkpoint.shared == 0
     assert adapted.checkpoint.bytes < whole.checkpoint.bytes / 10
+    assert adapted.loss.loss is None and "model.lora_rank = 8" in adapted.loss.why_not
 
 
 def test_price_and_energy_are_of_all_devices_for_the_whole_run():
