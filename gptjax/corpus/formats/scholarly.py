@@ -167,6 +167,7 @@ _CITED_ALONE = re.compile(rf"(?:[ ,;–-]*{_CITED})+")
 _BROKEN_CODE = re.compile(rf"[{_NEWLINE}{_SPACE}]+")
 _YEAR = re.compile(r"(?:1[5-9]|20)\d\d[a-z]?(?:[,;–-] ?(?:(?:1[5-9]|20)\d\d)?[a-z]?)*")
 _NAME_BEFORE = re.compile(r"(?:[^\W\d_]|et al\.|\b(?:1[5-9]|20)\d\d[a-z]?)[’'s]{0,2},? ?[(\[]?$")
+_POWER_OF_TEN = re.compile(r"\d\s?[×x]\s?10$")
 _NAMED = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -186,6 +187,8 @@ def _cited(reference: Element, parts: list[str]) -> str:
     before = "".join(parts[-6:])[-200:].replace(_CITED, "")
     if _YEAR.fullmatch(text) and _NAME_BEFORE.search(before):
         return text
+    if text.isdigit() and _POWER_OF_TEN.search(before):  # marked as a reference by mistake
+        return raised(text)
     in_brackets = max(before.rfind("("), before.rfind("[")) > max(before.rfind(")"), before.rfind("]"))
     if _NAMED.search(text) and not in_brackets:
         return text
