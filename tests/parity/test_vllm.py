@@ -19,11 +19,7 @@ from gptjax.interop.huggingface.programs import VLLM, computes
 pytest.importorskip("vllm")
 torch = pytest.importorskip("torch")
 
-# Of these two, what stands in for the kernels below gives other logits, and it is not known whose fault that is.
-NOT_COMPARED = {"glm4_moe", "gpt_oss"}
-WITHOUT_CASE = {
-    name: (name, MODELS[name]) for name in VLLM.keys() - {family for family, *_ in CASES.values()} - NOT_COMPARED
-}
+WITHOUT_CASE = {name: (name, MODELS[name]) for name in VLLM.keys() - {family for family, *_ in CASES.values()}}
 EXPORTS = {name: (family, settings) for name, (family, settings, *_) in CASES.items()} | WITHOUT_CASE
 
 

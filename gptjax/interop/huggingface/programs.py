@@ -59,10 +59,6 @@ def _one_window(content: Content) -> list[str]:
     return [kind] * content["num_hidden_layers"]
 
 
-def _every_second_window(content: Content) -> list[str]:
-    return ["full_attention" if layer % 2 else "sliding_attention" for layer in range(content["num_hidden_layers"])]
-
-
 def _root_is_bfloat16(content: Content) -> bool:
     """mlx-lm multiplies Gemma 3's embeddings by the square root of the width, rounded to bfloat16."""
     root = np.float32(content["hidden_size"] ** 0.5)
@@ -74,7 +70,7 @@ _GELU: dict[str, Any] = {"hidden_activation": "gelu_pytorch_tanh"}
 _NO_BIAS: dict[str, Any] = {"attention_bias": False, "mlp_bias": False}
 _QWEN = Loader(always=_SILU | {"layer_types": _one_window, "attention_bias": False})
 _BY_TRANSFORMERS = Loader()  # vLLM runs the code of transformers
-VLLM: dict[str, Loader] = {  # by family
+VLLM: dict[str, Loader] = {  # by family; vLLM's code for glm4_moe and gpt_oss has not been compared
     "llama": Loader(always=_SILU),
     "mistral": Loader(always=_SILU),
     "mixtral": Loader(always=_SILU),
@@ -93,8 +89,6 @@ VLLM: dict[str, Loader] = {  # by family
     "gemma3": Loader(always=_GELU | {"attn_logit_softcapping": None}),
     "gpt2": Loader(),
     "gpt_neox": _BY_TRANSFORMERS,
-    "glm4_moe": Loader(always=_SILU),
-    "gpt_oss": Loader(always={"layer_types": _every_second_window}),
 }
 
 MLX_SCALING = (
