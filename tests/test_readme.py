@@ -1,4 +1,4 @@
-"""The README is correct: its snippet runs as written, its links work, and its table of folders is complete."""
+"""README and guide are correct: the snippet runs as written, links work, and the table of folders is complete."""
 
 import re
 from pathlib import Path
@@ -30,6 +30,15 @@ def test_the_table_of_rooms_is_complete_and_every_entry_exists():
     assert folders <= set(named)
 
 
-def test_links_have_targets():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
-    assert len(links) > 20 and not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+@pytest.mark.parametrize("page, least", [("README.md", 30), ("GUIDE.md", 10)])
+def test_links_have_targets(page, least):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert len(links) > least and not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+
+
+def test_the_list_at_the_top_of_the_guide_names_its_sections():
+    text = (ROOT / "GUIDE.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[([^\]]+)\]\(#([a-z-]+)\)$", text, re.M)
+    assert [title for title, _ in listed] == re.findall(r"^## (.+)$", text, re.M)
+    assert all(anchor == title.lower().replace(" ", "-") for title, anchor in listed)
