@@ -111,7 +111,10 @@ def main(argv: list[str]) -> None:
     if WORKDIR.value is None:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
     if TASKS.value is None and not TEXT.value:
-        raise ConfigError("--tasks is missing: must name what to evaluate, such as --tasks=hellaswag (see --help)")
+        raise ConfigError(
+            "--tasks or --text is missing: must name what to evaluate, such as --tasks=hellaswag or --text=FOLDER "
+            "(see --help)"
+        )
     if HARNESS.value and TASKS.value is None:
         raise ConfigError("--harness: needs --tasks, which names tasks of lm_eval or their YAML files")
     if AVERAGE.value and CHECKPOINT.present:

@@ -100,7 +100,10 @@ def main(argv: list[str]) -> None:
         configs.validate(CONFIG.value)
         validate_model(CONFIG.value)
     elif goal is None:
-        raise ConfigError("--config is missing (see --help)")
+        raise ConfigError(
+            "--config is missing: must be a config file; or give a budget, such as --hours, --dollars or --loss "
+            "(see --help)"
+        )
     console = Console()
     console = console if console.is_terminal else Console(width=LOG_WIDTH)
     use_compilation_cache()

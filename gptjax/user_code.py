@@ -239,7 +239,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
         if number not in allowed:
             raise ConfigError(
                 f"{setting}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
-                f"argument{'s' if allowed != (1,) else ''}"
+                f"argument{'s' if allowed != (1,) else ''}, which GUIDE.md describes ('Your own ideas')"
             )
     return function
 

@@ -96,7 +96,7 @@ def test_tasks_of_lm_eval_are_evaluated(runs, monkeypatch):
     ("arguments", "told"),
     [
         ([], "--workdir is missing"),
-        (["--workdir={a}"], "--tasks is missing"),
+        (["--workdir={a}"], "--tasks or --text is missing"),
         (["--workdir={a}", "--harness", "--text=x"], "--harness: needs --tasks"),
         (["--workdir={a}", "--text=nowhere"], "--text=nowhere: must be a file or a folder"),
         (["--workdir={a}", "--tasks=helaswag"], "did you mean hellaswag"),

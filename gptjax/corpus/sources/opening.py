@@ -133,7 +133,10 @@ def _find(name: str, suffixes: tuple[str, ...], leave_out: frozenset[str], links
         pieces = list(_find_local(name, leave_out, links))
     found = [piece for piece in pieces if "left_out" in piece.options or bare_name(piece.uri).endswith(suffixes)]
     if not found and len(pieces) == 1 and bare_name(pieces[0].uri) == bare_name(name):
-        raise ConfigError(f"{name!r}: a file must end in one of {' '.join(suffixes)}")
+        raise ConfigError(
+            f"{name!r}: a file must end in one of {' '.join(suffixes)}; a config's other kinds of "
+            "source read tables, pages, books, papers and code (GUIDE.md, Corpora)"
+        )
     return found
 
 

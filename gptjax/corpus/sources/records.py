@@ -184,6 +184,8 @@ def decode(
       ConfigError: `encoding_errors` is 'error' for such text.
     """
     found = encoding.decode(raw, declared, detect=encoding_errors == "detect")
+    if "\0" in found.text:  # most callers leave such bytes out, and count them as what they are: not a text
+        return found.text
     name = "UTF-8" if found.encoding == "utf-8" else found.encoding
     if not found.damage:
         if found.encoding != "utf-8":

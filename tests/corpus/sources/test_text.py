@@ -168,6 +168,13 @@ def test_a_file_that_may_not_be_read_is_counted(tmp_path, monkeypatch):
     assert found == ["fine"] and skipped == {"unreadable: PermissionError": 1}
 
 
+def test_bytes_that_are_no_text_are_counted_once_as_left_out(tmp_path):
+    (tmp_path / "a.txt").write_bytes(bytes(range(256)))
+    (tmp_path / "b.txt").write_text("fine")
+    found, skipped = texts(tmp_path)
+    assert found == ["fine"] and skipped == {"unreadable: NUL bytes: not a text": 1}
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
