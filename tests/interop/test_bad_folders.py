@@ -63,7 +63,7 @@ def cut(folder):
 
 
 WRONG = {
-    "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "it has no config.json"),
     "no JSON": (lambda folder: (folder / "config.json").write_text('{"model_type": "lla'), "cut off in line 1"),
     "a list": (lambda folder: (folder / "config.json").write_text("[]"), "must hold a JSON object"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),

@@ -135,6 +135,8 @@ def open_model(folder: Path) -> Opened:
       ConfigError: config.json or a file of weights is missing or damaged; it is of an unknown family, or of one with
         options that gptjax cannot express; a tensor is missing, of another shape, or belongs to nothing.
     """
+    if not (folder / CONFIG).exists():
+        raise ConfigError(f"{folder}: must be the folder of a model as transformers saves it; it has no {CONFIG}")
     content = read_json(folder / CONFIG)
     source = str(folder / CONFIG)
     family = family_of_config(content, source)
