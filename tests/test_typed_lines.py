@@ -3,6 +3,8 @@
 import ast
 import os
 import re
+import select
+import signal
 import sys
 
 import pytest
@@ -24,6 +26,7 @@ print("over")
 def test_keys_edit_a_line_and_bring_back_earlier_ones_at_a_terminal():
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it starts in the background
         os.chdir(REPOSITORY)
         os.execve(sys.executable, [sys.executable, "-c", PRINTS_LINES], os.environ | {"TERM": "xterm-256color"})
 
@@ -31,6 +34,7 @@ def test_keys_edit_a_line_and_bring_back_earlier_ones_at_a_terminal():
         os.write(terminal, keys)
         shown = b""
         while not re.search(until, shown, re.DOTALL):
+            assert select.select([terminal], [], [], 60)[0], f"the terminal shows no more than {shown!r}"
             shown += os.read(terminal, 4096)
         return shown
 
