@@ -1,15 +1,16 @@
 """What plans say beside what real steps take on this machine's processors.
 
-  python experiments/plan/measure.py [memory | time] [CONFIG …]   # all configs take ten minutes; writes measured.jsonl
-  python experiments/plan/measure.py show              # prints the tables of README.md from it
+  python experiments/plan/measure.py [memory | time] [CONFIG …]   # all take twelve minutes; writes measured.jsonl
+  python experiments/plan/measure.py show                         # prints the tables of README.md from it
 
 Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
-speed of the machine.
+speed of the machine: it takes turns with the others, since the speed of a shared machine changes.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,22 +27,34 @@ from gptjax.forecast.step import Needs
 HERE = Path(__file__).parent
 FILE = HERE / "measured.jsonl"
 NUMBER = {"memory": "bytes", "time": "clock"}  # what one_run.py measures, and its first number
+CLOCKS = ("clock", "processor")
 MEMORY_GOAL, TIME_GOAL = 0.05, 0.15
 
 
 def measure(kinds: Sequence[str], names: Sequence[str]) -> None:
     """Measures these configs, and keeps what is in the file of the others and of the other kind."""
     kept = {row["config"]: row for row in rows()} if FILE.exists() else {}
+    before = one_run(CALIBRATION, "time") if "time" in kinds else {}
     for name in names:
         found = kept.setdefault(name, {})
         for what in kinds:
-            command = [sys.executable, str(HERE / "one_run.py"), name, what]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
-            found |= json.loads(done.stdout.splitlines()[-1])
+            if (what, name) == ("time", CALIBRATION):
+                found |= before
+                continue
+            found |= one_run(name, what)
+            if what == "time":
+                after = one_run(CALIBRATION, "time")
+                found["calibration"] = {of: (before[of] + after[of]) / 2 for of in CLOCKS}
+                before = after
         FILE.write_text("".join(json.dumps(row) + "\n" for row in kept.values()))
         print(name, *(f"{what} {found[NUMBER[what]]:.4g}" for what in kinds), flush=True)
+
+
+def one_run(name: str, what: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, str(HERE / "one_run.py"), name, what], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def rows() -> list[dict[str, Any]]:
@@ -86,18 +99,23 @@ def show_times(found: list[dict[str, Any]]) -> None:
     print(f"fastest product: {peak / 1e9:.0f} GFLOP/s\n")
     head(
         *("config", "clock, ms", "processors, ms", "predicted, ms (slow to fast)", "predicted / clock"),
-        *("calibrated / clock", "calibrated / processors"),
+        *("calibrated / clock", "calibrated / processors", "calibrated by the others / clock"),
     )
-    near: dict[str, list[bool]] = {"clock": [], "processor": []}
+    near: dict[str, list[bool]] = {of: [] for of in (*CLOCKS, "others")}
     for row in found:
         seconds = predicted(row, peak)
         ratios = []
-        for of in near:
-            scale = known[of] / predicted(known, peak).likely
+        for of in CLOCKS:
+            if row is known:
+                ratios.append("")
+                continue
+            scale = row["calibration"][of] / predicted(known, peak).likely
             ratio = scale * seconds.likely / row[of]
-            ratios.append(f"{ratio:.2f}" if row is not known else "")
-            if row is not known:
-                near[of].append(abs(ratio - 1) <= TIME_GOAL)
+            ratios.append(f"{ratio:.2f}")
+            near[of].append(abs(ratio - 1) <= TIME_GOAL)
+        others = [each["clock"] / predicted(each, peak).likely for each in found if each is not row]
+        ratios.append(f"{(ratio := statistics.median(others) * seconds.likely / row['clock']):.2f}")
+        near["others"].append(abs(ratio - 1) <= TIME_GOAL)
         print(
             f"| {row['config']} | {1e3 * row['clock']:,.0f} | {1e3 * row['processor']:,.0f} | "
             f"{1e3 * seconds.likely:,.0f} ({1e3 * seconds.slow:,.0f} to {1e3 * seconds.fast:,.0f}) | "
