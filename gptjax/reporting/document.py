@@ -110,7 +110,7 @@ class Document:
     subtitle: str
     lead: tuple[Block, ...]
     sections: tuple[Section, ...]
-    made: str  # by what and when it was written, for the end of the page
+    made: str  # by what and when it was written
 
     @property
     def nonempty(self) -> Sequence[Section]:
