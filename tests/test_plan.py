@@ -41,7 +41,7 @@ def test_without_a_compiler_for_its_devices_a_run_is_planned_by_formula(tmp_path
     ("arguments", "words"),
     [
         ((CONFIG,), ("--hardware", "missing")),
-        (("--hardware=H100",), ("--config", "missing")),
+        (("--hardware=H100",), ("--config", "missing", "--hours")),
         (("--hardware=8xv5e", "--hours=1e300"), ("--hours=1e+300", "at most 1e+12")),
         ((CONFIG, "--hardware=8xv5e", "--config.mesh.tensor=3"), ("mesh", "multiple of 3 devices", "8")),
         ((CONFIG, "--hardware=v5e", "--price=3"), ("--price", "currency")),

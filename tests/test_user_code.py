@@ -250,7 +250,7 @@ def test_code_that_is_not_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
         ("ideas_bad:mkae", "ideas_bad defines no function mkae; did you mean make?"),
         ("ideas_bad:path", "ideas_bad defines no function path"),  # imported there, not defined there
         ("ideas_bad:number", "ideas_bad defines no function number"),
-        ("ideas_bad:make", r"make(a, b) must take 1 argument"),
+        ("ideas_bad:make", r"make(a, b) must take 1 argument, which GUIDE.md describes"),
         ("ideas_bad:", "expected 'module:function'"),
         (":make", "expected 'module:function'"),
         ("../ideas_bad:make", "expected 'module:function'"),

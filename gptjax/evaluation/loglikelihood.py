@@ -177,7 +177,11 @@ class LogLikelihoods:
             for name, values in zip(sources, laid.source):
                 sources[name][number, : len(values)] = values
             scored[number // B] += [(number % B * length + place, token) for place, token in laid.scored]
-        pieces = -(-B * length // self.piece)
+        # A context's end predicts a token of each continuation, so there may be more tokens than positions. Their largest
+        # number is part of the program, so it is doubled until it is enough, which is rarely more than once.
+        pieces = 2 * -(-B * length // self.piece)
+        while pieces * self.piece < max(map(len, scored)):
+            pieces *= 2
         asked = np.zeros((n, pieces * self.piece, 2), np.int32)
         for device, pairs in enumerate(scored):
             asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)

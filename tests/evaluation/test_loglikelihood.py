@@ -233,6 +233,18 @@ def test_a_batch_has_as_many_pieces_of_logits_as_its_continuations_need(model, s
         assert asked.shape[1:] == (32, 2) and used[0] == -(-(asked[..., 1] > 0).sum() // 32) < len(asked)
 
 
+@pytest.mark.parametrize("length, count", [(2, 600), (1, 3000)])
+def test_more_tokens_may_be_scored_than_a_batch_has_positions(model, length, count):
+    """The end of a context predicts the first token of each of its continuations, as in a text of short documents."""
+    params, config = model
+    draw = np.random.default_rng(0)
+    kinds = [Continued([1, *draw.integers(4, TOKENIZER.vocab_size, length).tolist()], 1) for _ in range(20)]
+    found = answers(family_of(config), params, [kinds[index % 20] for index in range(count)])
+    for index, score in enumerate(found):
+        nats, hits = alone(params, config, kinds[index]) if index < 20 else (found[index % 20].nats, score.hits)
+        assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
+
+
 def test_long_contexts_are_read_together(model):
     params, _ = make_model(max_positions=1400, num_layers=1)
     config = dataclasses.replace(model[1], max_positions=1400, num_layers=1)

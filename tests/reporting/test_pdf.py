@@ -28,6 +28,12 @@ def test_the_pdf_has_all_sections_and_no_names_of_the_machine(run):
     assert str(run.parent.parent) not in text and HOST not in text
 
 
+def test_when_it_was_written_stands_on_the_first_page_and_not_alone_on_the_last(run):
+    first, *others = pypdf.PdfReader(io.BytesIO(pdf(report_of(gather(run), "made today")))).pages
+    assert "made today" in first.extract_text()
+    assert others and not any("made today" in page.extract_text() for page in others)
+
+
 def test_text_of_data_is_not_read_as_markup():
     odd = '#panic("x") *bold* _it_ $x^2$ <label> @ref \\ ] ) // /* ' + MARKUP
     blocks = (Paragraph(odd), Sample(odd, odd, odd), Folded("folded", (Paragraph("not printed"),)))

@@ -179,7 +179,7 @@ def test_bytes_that_are_no_text_are_counted_once_as_left_out(tmp_path):
     "name, message",
     [
         ("nowhere", r"'.*nowhere': no such file or folder"),
-        ("a.csv", r"'.*a\.csv': a file must end in one of \.txt"),
+        ("a.csv", r"'.*a\.csv': a file must end in one of \.txt .*other kinds of source read tables"),
     ],
 )
 def test_invalid_inputs_are_refused(tmp_path, name, message):
