@@ -177,8 +177,8 @@ class LogLikelihoods:
             for name, values in zip(sources, laid.source):
                 sources[name][number, : len(values)] = values
             scored[number // B] += [(number % B * length + place, token) for place, token in laid.scored]
-        # A context's end predicts a token of each continuation, so there may be more tokens than positions. Their largest
-        # number is part of the program, so it is doubled until it is enough, which is rarely more than once.
+        # A context's end predicts a token of each of its continuations, so more tokens may be scored than there are
+        # positions. The number of pieces is part of the program; doubling it keeps the programs few.
         pieces = 2 * -(-B * length // self.piece)
         while pieces * self.piece < max(map(len, scored)):
             pieces *= 2

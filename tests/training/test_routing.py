@@ -6,10 +6,11 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from one_step import PLAIN, assert_same, step_of
+from one_step import PLAIN, assert_same, planned, step_of
 
 from gptjax.settings import TrainingSettings
 from gptjax.training.routing import balanced, router_losses, router_metrics
+from gptjax.tree import leaves_by_path
 
 TRAINING = TrainingSettings(load_balance_loss=1.0, router_z_loss=0.0)
 
@@ -95,3 +96,11 @@ def on_one_device(config):
 )
 def test_micro_batches_and_meshes_equal_one_batch_on_one_device(tiny_config, devices, fields):
     assert_same(on_one_device(tiny_config(**EXPERTS)), step_of(tiny_config(**EXPERTS | fields), devices))
+
+
+def test_a_bias_has_no_gradient_and_yet_is_saved_in_each_checkpoint_since_steps_move_it(tiny_config):
+    rules = (("final_norm/.*", "freeze", True),)
+    trainer = planned(tiny_config(**EXPERTS, optimizer__rules=rules), 1).trainer
+    (bias,) = [path for path in trainer.treatments if path.endswith("router_bias")]
+    assert trainer.treatments[bias].method == "frozen" and trainer.frozen == ["final_norm/scale"]
+    assert leaves_by_path(on_one_device(tiny_config(**EXPERTS))[1])[bias].all()
