@@ -66,6 +66,10 @@ def lora_config(folder, **fields):
     return config_of(folder, **settings | fields)
 
 
+def saved_steps(workdir):
+    return [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal()]
+
+
 def begin(config, workdir):
     """The state before the first step, and the notes of the start."""
     run = train_command.open_run(config, workdir)
@@ -79,6 +83,14 @@ def run_command(command, capsys, *flags):
     command.flags.parse([command.__name__, *flags])
     command.main([])
     return capsys.readouterr().out
+
+
+def test_the_checkpoints_of_a_run_share_its_base(runs):
+    (shared,) = (runs / "lora" / "checkpoints").glob("frozen-*")
+    _, metadata = load_params(runs / "lora")
+    assert metadata["frozen"]["folder"] == shared.name
+    assert "params/embedding" in metadata["frozen"]["arrays"] and len(saved_steps(runs / "lora")) == 2
+    assert not [*(runs / "base" / "checkpoints").glob("frozen-*")]
 
 
 def test_a_run_learns_adapters_and_resumes_exactly(runs):
