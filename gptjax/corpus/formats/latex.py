@@ -57,6 +57,7 @@ _MADE_OF_MATHS = re.compile(
 )
 _INLINE_MARK = re.compile(r"\\.|[${}]|\n\s*\n", re.DOTALL)
 _ROW_SPACE = re.compile(r"\*?[ \t]*\[\s*[-+]?[\d.]*\s*(?:pt|mm|cm|in|em|ex|bp|\\\w+)\s*\]|\*?\[[^\[\]]{0,500}\]|\*")
+_DEEPEST = 20  # levels of indentation that are shown: more, without an end, would be spaces without an end
 _PIECES = 40  # of what was read last, in which something is looked for
 _END_OF_LINE = re.compile(r"[ \t]*\n(?!\s*\n)")
 _GOES_ON = re.compile(r"[\s~]*[a-z(]")
@@ -334,7 +335,7 @@ class _Reader:
             self._out.pop()
         if self._out and self._stepped:
             self._out[-1] = self._out[-1].rstrip(" \n")
-        line = f"\n{INDENT * level}"
+        line = f"\n{INDENT * min(level, _DEEPEST)}"
         if self._out and not (self._out[-1] == line and name in ("return", "print")):  # \State \Return is one line
             self._out.append(line if self._stepped else f"\n{line}")
         self._stepped = True

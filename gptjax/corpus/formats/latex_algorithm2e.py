@@ -32,6 +32,7 @@ _IGNORED = frozenset(
     "DontPrintSemicolon PrintSemicolon SetAlgoLined SetAlgoNoLine SetAlgoVlined LinesNumbered RestyleAlgo BlankLine "
     "SetAlgoNoEnd SetAlgoLongEnd SetAlgoShortEnd Indp Indm SetNlSty small footnotesize scriptsize".split()
 )
+_DEEPEST = 60  # blocks within blocks that are read as such
 
 
 def with_steps(body: str, head: str) -> str:
@@ -60,7 +61,7 @@ class _Program:
     """
 
     def __init__(self, definitions: Sequence[tuple[str, str, str]], ends: bool, semicolons: bool):
-        self._ends, self._semicolon = ends, ";" if semicolons else ""
+        self._ends, self._semicolon, self._depth = ends, ";" if semicolons else "", 0
         self._inputs, self._blocks = dict(_INPUTS), dict(_BLOCKS)
         self._words: dict[str, str] = {}
         self._functions: dict[str, str] = {}
@@ -102,6 +103,14 @@ class _Program:
         return source
 
     def _steps(self, source: str) -> str:
+        if self._depth == _DEEPEST:
+            return f"\\State {source}\n"
+        self._depth += 1
+        steps = self._steps_of_block(source)
+        self._depth -= 1
+        return steps
+
+    def _steps_of_block(self, source: str) -> str:
         braces = closing_braces(source)
         steps: list[str] = []
         statement: list[str] = []

@@ -247,3 +247,12 @@ def test_what_an_author_replaced_and_deleted_is_not_printed(head):
         rf"{head}\begin{{document}}The \replaced{old_and_new} is\deleted{{ not}}\added{{ so}}.\end{{document}}"
     )
     assert text == "The new text is so."
+
+
+@pytest.mark.parametrize("block", ["\\If{a}{", "\\If{a}\n\\State x\n"], ids=["algorithm2e", "algorithmic"])
+def test_blocks_of_an_algorithm_that_are_nested_without_end_are_read_and_do_not_grow(block):
+    steps = f"{block * 3000}x\\;{'}' * 3000 * block.endswith('{')}"
+    name, package = ("algorithm", "algorithm2e") if block.endswith("{") else ("algorithmic", "algpseudocode")
+    head = f"\\documentclass{{article}}\\usepackage{{{package}}}\\begin{{document}}"
+    text = to_text(f"{head}\\begin{{{name}}}{steps}\\end{{{name}}}\nAfter it.\\end{{document}}")
+    assert text.count("if a") >= 60 and text.rstrip().endswith("After it.") and len(text) < 20 * len(steps)
