@@ -28,9 +28,9 @@ from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.text import check_text
 from gptjax.paths import existing_run
+from gptjax.runs.trained_model import load_trained_model
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console
-from gptjax.trained_model import load_trained_model
 from gptjax.typed_lines import lines
 
 flags = Flags()

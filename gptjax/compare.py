@@ -19,8 +19,8 @@ from gptjax.command_flags import Flags
 from gptjax.config import ConfigError
 from gptjax.formatting import counted
 from gptjax.paths import local_path, output_file
+from gptjax.runs import comparison
 from gptjax.terminal import Console, set_up_streams
-from gptjax.training import comparison
 from gptjax.training.console import LOG_WIDTH
 
 flags = Flags()

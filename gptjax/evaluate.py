@@ -49,11 +49,11 @@ from gptjax.evaluation.text import score_texts, text_table
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
 from gptjax.paths import existing_run, local_path, output_file
+from gptjax.runs.comparison import check_plot
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console
 from gptjax.training.averaged import load_average
 from gptjax.training.checkpoint import load_for_inference
-from gptjax.training.comparison import check_plot
 from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()

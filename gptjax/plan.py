@@ -58,10 +58,10 @@ from gptjax.parallel.compiled import UncountedLoop
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.paths import output_file
 from gptjax.planning import Plan
+from gptjax.runs.comparison import check_plot
 from gptjax.runtime import use_compilation_cache
 from gptjax.settings import Settings, freeze
 from gptjax.terminal import Console
-from gptjax.training.comparison import check_plot
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.objectives import make_objective
 

@@ -50,7 +50,7 @@ from gptjax.command_flags import Flags
 from gptjax.config import ConfigError, flatten, get
 from gptjax.conversation import TEMPLATES
 from gptjax.corpus.cleaning import config as cleaning
-from gptjax.corpus.config import default, plain, source, validate
+from gptjax.corpus.config import default, source, validate
 from gptjax.corpus.engine import TaskExecutor
 from gptjax.corpus.engine.local import LocalProcesses
 from gptjax.corpus.engine.stage import is_of_use
@@ -58,6 +58,7 @@ from gptjax.corpus.forms import CHAT_PREFERENCES, SIDED
 from gptjax.corpus.forms import PREFERENCES as PREFERENCES_FORM
 from gptjax.corpus.manifest import WORK, finished, other_versions
 from gptjax.corpus.pipeline import Pipeline
+from gptjax.corpus.plain import plain
 from gptjax.corpus.preview import preview
 from gptjax.corpus.report.next_steps import next_steps
 from gptjax.corpus.report.preview_tables import show

@@ -41,9 +41,9 @@ from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.inference.timing import Timing
 from gptjax.paths import existing_run, local_path, output_file
+from gptjax.runs.trained_model import TrainedModel, load_trained_model
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, set_up_streams, write_raw
-from gptjax.trained_model import TrainedModel, load_trained_model
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import code_changes
 

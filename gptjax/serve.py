@@ -35,9 +35,9 @@ from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
 from gptjax.paths import existing_run, local_path
+from gptjax.runs.trained_model import TrainedModel, load_trained_model
 from gptjax.runtime import use_compilation_cache
 from gptjax.terminal import Console, one_line
-from gptjax.trained_model import TrainedModel, load_trained_model
 
 VARIABLE = "GPTJAX_TOKEN"
 

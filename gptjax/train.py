@@ -33,6 +33,9 @@ from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
 from gptjax.paths import run_folder
 from gptjax.planning import Plan
+from gptjax.runs.shown_settings import derived_facts, epochs_facts, print_row, print_settings
+from gptjax.runs.start import check_start, starting_state
+from gptjax.runs.training_run import TrainingRun, held_workdir, open_run
 from gptjax.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.settings import freeze
 from gptjax.training import console as consoles
@@ -48,11 +51,8 @@ from gptjax.training.profiler import Profiler
 from gptjax.training.progress import Progress
 from gptjax.training.rollout import batches_of
 from gptjax.training.run_metadata import own_code, run_metadata
-from gptjax.training.shown_settings import derived_facts, epochs_facts, print_row, print_settings
-from gptjax.training.start import check_start, starting_state
 from gptjax.training.state import TrainState
 from gptjax.training.writers import MetricsWriter, write_whole
-from gptjax.training_run import TrainingRun, held_workdir, open_run
 
 flags = Flags()
 _CONFIG = flags.define_config()

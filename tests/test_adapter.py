@@ -17,10 +17,11 @@ from gptjax import train as train_command
 from gptjax.config import ConfigError, default, validate
 from gptjax.interop import adapters
 from gptjax.model.families import family_of
+from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params, saved_config
-from gptjax.training.start import BASE, check_start
+from gptjax.training.run_metadata import BASE
 
 TEXT = "the cat sat on the mat and looked at the other cat. "
 TOKENIZER = ByteTokenizer()

@@ -13,11 +13,11 @@ from conversation_folder import random_conversations, write_conversations
 from training_runs import train_run
 
 from gptjax import chat as chat_command
-from gptjax import trained_model
 from gptjax.chat_terminal import CHANGED, Adapters, Terminal
 from gptjax.config import ConfigError, default
 from gptjax.conversation import Renderer, load_template, messages_of
 from gptjax.inference.chat import Chat
+from gptjax.runs import trained_model
 from gptjax.settings import freeze
 from gptjax.terminal import Console
 from gptjax.tokenizer import ByteTokenizer

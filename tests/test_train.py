@@ -18,11 +18,11 @@ from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
 from gptjax.forecast import micro_batch
 from gptjax.inference.generate import Generator
+from gptjax.runs.comparison import differences, read_runs
 from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params
-from gptjax.training.comparison import differences, read_runs
 from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
 

@@ -21,6 +21,7 @@ from gptjax.corpus.cleaning import config as cleaning
 from gptjax.corpus.contamination import evaluations
 from gptjax.corpus.duplicates.sketch import bands_and_rows
 from gptjax.corpus.forms import TEMPLATED, TEXT, form_of
+from gptjax.corpus.plain import plain
 from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.data.prepared import SPLITS
@@ -349,16 +350,3 @@ def _validate_sources(given: Any) -> None:
                 )
     if not any(one.weight for one in given):
         raise ConfigError("sources: all weights are 0, so the training split would be empty")
-
-
-def plain(value: Any) -> Any:
-    """A config as JSON types."""
-    if isinstance(value, ConfigDict | FrozenConfigDict):
-        return {name: plain(inner) for name, inner in sorted(value.items())}
-    if isinstance(value, CorpusStage):
-        return {"name": value.name, "version": value.version, "after": value.after, **plain(vars(value))}
-    if isinstance(value, dict):
-        return {name: plain(inner) for name, inner in sorted(value.items())}
-    if isinstance(value, tuple | list):
-        return [plain(inner) for inner in value]
-    return value

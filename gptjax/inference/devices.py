@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
@@ -14,8 +14,15 @@ from gptjax.formatting import counted
 from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
 
-if TYPE_CHECKING:
-    from gptjax.inference.generate import Generator
+
+class Placed(Protocol):
+    """Something whose parameters are on one device, or on those of a mesh, such as a Generator."""
+
+    @property
+    def params(self) -> Any: ...
+
+    @property
+    def mesh(self) -> Mesh | None: ...
 
 
 def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
@@ -55,12 +62,12 @@ def pinned(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, _place(mesh, x)), tree)
 
 
-def devices_of(generator: Generator) -> contextlib.AbstractContextManager:
+def devices_of(generator: Placed) -> contextlib.AbstractContextManager:
     """The mesh of the generator's parameters, for all calls of programs."""
     return contextlib.nullcontext() if generator.mesh is None else jax.set_mesh(generator.mesh)
 
 
-def committed(generator: Generator, tree: Any) -> Any:
+def committed(generator: Placed, tree: Any) -> Any:
     """The arrays, committed to the device of the generator's parameters, if it is only one (see `engine_programs`).
 
     Arrays that a program makes of nothing are not, while those that it makes of a checkpoint's parameters are.
@@ -68,7 +75,7 @@ def committed(generator: Generator, tree: Any) -> Any:
     return tree if generator.mesh is not None else jax.device_put(tree, _only_device(generator))
 
 
-def placed_shapes(generator: Generator, tree: Any) -> Any:
+def placed_shapes(generator: Placed, tree: Any) -> Any:
     """Descriptions of arrays as the programs return them: pinned, or committed to the only device."""
 
     def placed(x: Any) -> jax.ShapeDtypeStruct:
@@ -82,7 +89,7 @@ def placed_shapes(generator: Generator, tree: Any) -> Any:
     return jax.tree.map(placed, tree)
 
 
-def _only_device(generator: Generator) -> jax.Device:
+def _only_device(generator: Placed) -> jax.Device:
     (device,) = jax.tree.leaves(generator.params)[0].devices()
     return device
 

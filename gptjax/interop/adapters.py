@@ -20,7 +20,7 @@ from gptjax.paths import CONFIG, local_path
 from gptjax.settings import ModelSettings, Settings
 from gptjax.training.checkpoint import load_params, saved_config, saved_metadata
 from gptjax.training.checkpoint_format import on_one_device
-from gptjax.training.start import base_of_run
+from gptjax.training.run_metadata import base_of_run
 
 FOLDER = "adapters"  # in the base's run: adapters that can be named
 

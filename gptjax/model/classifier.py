@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ConfigError
+from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.dropout import dropout, fold_in
-from gptjax.model.family import Family, ReadingFamily
+from gptjax.model.encoder import EncoderFamily
+from gptjax.model.family import Family, ReadingFamily, named_family
 from gptjax.model.flops import product_flops
 from gptjax.model.initialization import input_init
 from gptjax.model.parameters import matrix, vector
@@ -29,6 +31,7 @@ from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.precision import project_float32
 from gptjax.settings import ModelSettings
 
+BODIES: dict[str, type[Family]] = {"encoder": EncoderFamily, "decoder": DecoderFamily}
 BODY = "body"  # the key of the body's parameters in those of the classifier
 
 
@@ -131,8 +134,4 @@ class ClassifierFamily(ReadingFamily):
 
 
 def _body_family(config_model: Any) -> type[Family]:
-    from gptjax.model.families import family_named  # imported late, because `families` imports this file
-
-    if config_model.body == "classifier":
-        raise ConfigError("model.body = 'classifier': the body must be a model of another family")
-    return family_named(config_model.body, "model.body")
+    return named_family(BODIES, "model.body", config_model.body)

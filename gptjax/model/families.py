@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 import jax
 
-from gptjax.config import ConfigError, suggestion
 from gptjax.model import lora
 from gptjax.model.classifier import ClassifierFamily
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.encoder import EncoderFamily
 from gptjax.model.encoder_decoder import EncoderDecoderFamily
-from gptjax.model.family import Family
+from gptjax.model.family import Family, named_family
 from gptjax.settings import ModelSettings
-from gptjax.user_code import called, is_named, named_function
+from gptjax.user_code import called, is_named
 
 FAMILIES: dict[str, type[Family]] = {
     "decoder": DecoderFamily,
@@ -31,25 +29,10 @@ FAMILIES: dict[str, type[Family]] = {
 FIELD = "model.family"
 
 
-def family_named(name: str, field: str = FIELD) -> type[Family]:
-    """The family that `model.family` or another field names: a key of `FAMILIES`, or your own 'module:Class'.
-
-    Raises:
-      ConfigError: there is no such family, or the class is not a Family or lacks a method.
-    """
-    if not is_named(name):
-        if name not in FAMILIES:
-            raise ConfigError(
-                f"{field} = {name!r}: expected one of {', '.join(FAMILIES)}, or module:Class of your own"
-                f"{suggestion(name, FAMILIES)}"
-            )
-        return FAMILIES[name]
-    own = named_function(field, name)
-    if not (inspect.isclass(own) and issubclass(own, Family)):
-        raise ConfigError(f"{field} = {name!r}: must be a subclass of gptjax.model.family.Family")
-    if missing := sorted(own.__abstractmethods__):
-        raise ConfigError(f"{field} = {name!r}: must define {', '.join(missing)}")
-    return own
+def family_named(name: str) -> type[Family]:
+    """The family that `model.family` names: a key of `FAMILIES`, or your own 'module:Class'; raises as
+    `named_family`."""
+    return named_family(FAMILIES, FIELD, name)
 
 
 def family_of(config_model: ModelSettings) -> Family:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import flax.linen as nn
 import jax
 
-from gptjax.config import ConfigError
+from gptjax.config import ConfigError, suggestion
 from gptjax.model import lora
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
@@ -20,6 +21,7 @@ from gptjax.model.parameters import declarations_of
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
+from gptjax.user_code import is_named, named_function
 
 
 class Cache(Protocol):
@@ -246,3 +248,24 @@ def _declarations(family: Family) -> dict[str, Any]:
 def _init_params(family: Family, key: jax.Array) -> dict[str, Any]:
     params = family.module().init(key, method="declare")["params"]
     return lora.completed(family.declarations, params, key) if family.config.lora_rank else params
+
+
+def named_family(families: Mapping[str, type[Family]], field: str, name: str) -> type[Family]:
+    """The family that a field of the config names: a key of `families`, or a user's own 'module:Class'.
+
+    Raises:
+      ConfigError: there is no such family, or the class is not a Family or lacks a method.
+    """
+    if not is_named(name):
+        if name not in families:
+            raise ConfigError(
+                f"{field} = {name!r}: expected one of {', '.join(families)}, or module:Class of your own"
+                f"{suggestion(name, families)}"
+            )
+        return families[name]
+    own = named_function(field, name)
+    if not (inspect.isclass(own) and issubclass(own, Family)):
+        raise ConfigError(f"{field} = {name!r}: must be a subclass of gptjax.model.family.Family")
+    if missing := sorted(own.__abstractmethods__):
+        raise ConfigError(f"{field} = {name!r}: must define {', '.join(missing)}")
+    return own

@@ -14,7 +14,7 @@ from gptjax.reporting.settings import NAMES_FOLDERS, folder_names
 from gptjax.reporting.summary import devices_text, energy_text, flops_text, sentences
 from gptjax.reporting.tables import shown, table
 from gptjax.reporting.training_section import smoothed, tokens_per_step, unit_of_loss
-from gptjax.training import comparison
+from gptjax.runs import comparison
 from gptjax.training.plots import X_AXES, series_of
 
 MOST_LINES = 8  # runs that one plot can show apart

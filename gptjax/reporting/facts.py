@@ -26,9 +26,9 @@ from gptjax.planning import resolve
 from gptjax.reporting.corpus import Corpus, read_corpora
 from gptjax.reporting.effort import Effort, Prices, effort_of
 from gptjax.reporting.history import Start, read_starts
+from gptjax.runs.comparison import RecordedRun, read_runs
 from gptjax.settings import Settings
 from gptjax.training.checkpoint import saved_metadata, saved_steps
-from gptjax.training.comparison import RecordedRun, read_runs
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.user_code import is_named
 

@@ -21,8 +21,8 @@ from gptjax.reporting.settings import reproduce_blocks, settings_blocks
 from gptjax.reporting.summary import lead, limits
 from gptjax.reporting.tables import shown, table
 from gptjax.reporting.training_section import training_blocks
-from gptjax.training.comparison import read_runs
-from gptjax.training.comparison import table as comparison_table
+from gptjax.runs.comparison import read_runs
+from gptjax.runs.comparison import table as comparison_table
 
 
 def report_of(

@@ -60,7 +60,8 @@ def with_columns(
     path = workdir / FILE
     columns = _read(path, made_from) if of_process_0(_read(path, made_from) is not None) else None
     if columns is None:
-        companions = load_companions(trainer, saved, tokenizer_hash)
+        fields, models = trainer.objective.companions, trainer.read_once
+        companions = load_companions(trainer.config, fields, models, saved, tokenizer_hash)
         columns = {
             f"{split}/{name}": values
             for split, data in splits.items()

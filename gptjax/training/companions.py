@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.struct
 from jax.sharding import AbstractMesh, Mesh
@@ -28,9 +28,6 @@ from gptjax.training.checkpoint import load_params, saved_config, saved_metadata
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
 from gptjax.user_code import is_named
-
-if TYPE_CHECKING:  # the trainer has the companions as shapes
-    from gptjax.training.trainer import Trainer
 
 COMPANIONS = "companions"  # key in the metadata of checkpoints and in history.jsonl: name → identity
 Identity = dict[str, Any]  # 'step' of the checkpoint that was read, and 'digest' of its parameters
@@ -136,17 +133,25 @@ def _identity(folder: str, field: str, recorded: Identity | None) -> Identity:
     return found
 
 
-def load_companions(trainer: Trainer, saved: Mapping[str, Any] | None, tokenizer_hash: str) -> Companions:
+def load_companions(
+    config: Settings,
+    fields: Mapping[str, str],
+    companions: Mapping[str, Companion],
+    saved: Mapping[str, Any] | None,
+    tokenizer_hash: str,
+) -> Companions:
     """Reads the parameters of every companion onto the devices.
 
-    saved: see `identities`.
+    Args:
+      config, fields: as for `abstract_companions`.
+      companions: its result.
+      saved: see `identities`.
 
     Raises:
       ConfigError: as for `identities`; or the tokenizer of a companion is not that of this run's data, or its arrays do
         not fit its config.
       CheckpointError: a checkpoint is damaged.
     """
-    config, fields = trainer.config, trainer.objective.companions
     identity_of = identities(config, fields, saved)
 
     def loaded(name: str, companion: Companion) -> Companion:
@@ -161,5 +166,4 @@ def load_companions(trainer: Trainer, saved: Mapping[str, Any] | None, tokenizer
         params, _ = load_params(folder, step, companion.params, ema=None, check=check, setting=field)
         return dataclasses.replace(companion, params=params)
 
-    companions = trainer.companions | trainer.read_once
     return Companions({name: loaded(name, each) for name, each in companions.items()}, identity_of)

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+from rich.console import Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from gptjax.evaluation.scores import Score
 from gptjax.formatting import bytes_text, count_text, duration_text, number_text, percent_text
-from gptjax.terminal import Console, print_note
+from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives.next_token import NextToken
-from gptjax.training.shown_settings import titled
 
 LOG_WIDTH = 120  # columns of a log that is not a terminal
 HEADER_EVERY = 25  # permanent lines
@@ -236,3 +237,19 @@ def print_summary(console: Console, title: str, summary: Mapping[str, str]) -> N
     """Prints the end of a run: `title` ('finished', 'stopped by SIGTERM', …) and its results."""
     console.print()
     console.print(titled(title, summary))
+
+
+def titled(title: str, fields: Mapping[str, Any], value_width: int | None = None) -> Group:
+    """The fields as rows of name and value, with a title above them. value_width: longer values wrap."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold", max_width=value_width)
+    for name, value in fields.items():
+        table.add_row(one_line(name), Text(value_text(value)))
+    return Group(Text(title, style="bold cyan"), table)  # a title inside the table would widen its first column
+
+
+def value_text(value: Any) -> str:
+    """The value of a field on one line."""
+    text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    return one_line(text) if text.strip() else repr(text)

@@ -13,11 +13,13 @@ from typing import Any
 
 from gptjax.config import ConfigError, default, flatten, get, to_json
 from gptjax.differences import differences, with_lines
+from gptjax.json_files import parsed
 from gptjax.model.lora import FIELDS as ADAPTER_FIELDS
 from gptjax.settings import Settings, allowed_values
 from gptjax.training.vocabulary_growth import Growth
 from gptjax.user_code import code_hash, is_named
 
+BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 # These may name a user's function.
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
 MODEL_MAY_BE_OWN = tuple(field for field in MAY_BE_OWN if field.startswith("model."))
@@ -158,6 +160,13 @@ def starts_body(saved: Mapping, config: Settings) -> bool:
 def has_adapters_of(saved: Mapping) -> bool:
     """Whether the run of `saved` has adapters (model/lora.py)."""
     return bool(saved["config"]["model"].get("lora_rank", 0))
+
+
+def base_of_run(workdir: str | Path) -> dict[str, Any]:
+    """What a run with adapters recorded of the model that they adapt: the folder of its run, its step, and its hash
+    (`hash_of_params`); empty if it recorded nothing."""
+    path = Path(workdir) / BASE
+    return parsed(path.read_bytes(), str(path), "delete it") if path.exists() else {}
 
 
 def _family_of(saved: Mapping) -> str:

@@ -13,10 +13,10 @@ from gptjax.inference.generate import Generator
 from gptjax.model.families import family_named
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
+from gptjax.runs.comparison import read_runs
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params
-from gptjax.training.comparison import read_runs
 from gptjax.training.writers import read_metrics
 
 BAG = "bag_of_tokens:BagFamily"

@@ -14,7 +14,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.parallel.pipeline import Schedule, divided, pipelined
 from gptjax.parallel.traffic import collectives_of
 from gptjax.planning import plan
-from gptjax.training.shown_settings import derived_facts
+from gptjax.runs.shown_settings import derived_facts
 
 SCHEDULES = [Schedule(2, 2), Schedule(4, 8), Schedule(4, 4, 2), Schedule(4, 8, 3), Schedule(2, 6, 4), Schedule(6, 6, 4)]
 

@@ -19,10 +19,10 @@ from gptjax.config import default, flatten
 from gptjax.data.facts import DataFacts
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
+from gptjax.runs.shown_settings import ALWAYS_SHOWN, IN_FACTS, derived_facts, print_settings
 from gptjax.training.console import HEADER_EVERY, TrainingView, make_console, print_summary, run_summary
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import Throughput
-from gptjax.training.shown_settings import ALWAYS_SHOWN, IN_FACTS, derived_facts, print_settings
 
 METRICS = {
     "train/loss": jnp.float32(3.25),
@@ -284,7 +284,7 @@ TERMINAL = """
 import jax
 from gptjax.config import default
 from gptjax.training.console import TrainingView, make_console
-from gptjax.training.shown_settings import print_settings
+from gptjax.runs.shown_settings import print_settings
 console = make_console()
 print_settings(console, default(), {})
 with TrainingView(console, 1000) as view:

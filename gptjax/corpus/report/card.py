@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gptjax.config import flatten
-from gptjax.corpus.config import default, plain
+from gptjax.corpus.config import default
 from gptjax.corpus.forms import CHAT_PREFERENCES, PAIRS, PREFERENCES
 from gptjax.corpus.manifest import change_text, places_text, shared_texts, supervised_text
+from gptjax.corpus.plain import plain
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
 from gptjax.formatting import counted, size_text

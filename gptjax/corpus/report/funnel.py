@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from gptjax.corpus.config import plain
+from gptjax.corpus.plain import plain
 from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.histogram import Histogram
 from gptjax.corpus.stages.select import EXAMPLES

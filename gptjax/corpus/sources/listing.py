@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gptjax.config import ConfigError, RunError
-from gptjax.corpus.config import plain
 from gptjax.corpus.libraries import versions_of
+from gptjax.corpus.plain import plain
 from gptjax.corpus.sources import UNREADABLE, Piece, kind_named
 
 FEW = 100  # documents; with fewer, a share of failures says little until all are read

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.engine import Task
+from gptjax.corpus.plain import plain
 from gptjax.user_code import named_function
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class CorpusStage:
 
     def finish(self, corpus: Corpus, results: list[dict]) -> None:
         """Adds the results to the corpus: for each task {'files': {name: entry}, 'report': …}, in the tasks' order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest and the hash of the config have of a user's stage."""
+        return {"name": self.name, "version": self.version, "after": self.after, **plain(vars(self))}
 
     def run(self, corpus: Corpus) -> None:
         """Runs the tasks that are not done yet."""

@@ -18,12 +18,12 @@ from training_runs import losses_and_scores
 from gptjax import train as command
 from gptjax.config import ConfigError, default, validate
 from gptjax.model.families import family_of
+from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.training import train_characters
 from gptjax.training.checkpoint import load_params
 from gptjax.training.objectives import make_objective
-from gptjax.training.start import check_start
 
 TOKENIZER = ByteTokenizer()
 LABELS = ("ham", "spam")

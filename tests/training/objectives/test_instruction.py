@@ -12,11 +12,11 @@ from gptjax import train as command
 from gptjax.base_run import start_from_run
 from gptjax.config import ConfigError, default, validate
 from gptjax.conversation import Message
+from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_params
 from gptjax.training.objectives.instruction import colored
-from gptjax.training.start import check_start
 
 BYTES = ByteTokenizer()
 

@@ -19,13 +19,13 @@ from gptjax.config import ConfigError, default, to_json
 from gptjax.model import lora
 from gptjax.model.families import family_of
 from gptjax.model.int8 import Int8, widened
+from gptjax.runs.start import check_start
 from gptjax.settings import TrainingSettings
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.columns import FILE
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.preference import preference_loss
-from gptjax.training.start import check_start
 from gptjax.training.writers import read_metrics
 
 CHOSEN, CHOSEN_REFERENCE = np.array([-3.5, -20.25, -7.0, -1.0]), np.array([-4.0, -18.0, -7.0, -3.0])

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from gptjax.config import ConfigError, default, to_json
 from gptjax.folders import alone_in
+from gptjax.runs import comparison
 from gptjax.settings import allowed_values
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training import comparison
 from gptjax.training.writers import MetricsWriter
 
 

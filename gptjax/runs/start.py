@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from gptjax.config import ConfigError
 from gptjax.data import Dataset
-from gptjax.json_files import parsed
 from gptjax.model import lora
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import placed_params
@@ -20,7 +18,14 @@ from gptjax.planning import Plan
 from gptjax.training.checkpoint import Checkpoints, load_params, saved_metadata
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.companions import identities
-from gptjax.training.run_metadata import check_compatible, check_warm_start, has_adapters_of, starts_body
+from gptjax.training.run_metadata import (
+    BASE,
+    base_of_run,
+    check_compatible,
+    check_warm_start,
+    has_adapters_of,
+    starts_body,
+)
 from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer
@@ -28,7 +33,6 @@ from gptjax.training.vocabulary_growth import growth_of
 from gptjax.training.writers import write_whole
 
 SETTING = "training.init_from"
-BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 
 
 def check_start(plan: Plan, data: Dataset, checkpoints: Checkpoints) -> None:
@@ -120,10 +124,3 @@ def warm_start(trainer: Trainer, tokenizer_hash: str) -> tuple[TrainState, list[
     notes = [f"starting from the parameters of {other}, step {source['step']}{of_part}", *check(source)]
     base = {"run": str(other), "step": source["step"], "hash": hash_of_params(source)}
     return trainer.init(params, part, grows), notes, base_of_run(other) if adapted else base
-
-
-def base_of_run(workdir: str | Path) -> dict[str, Any]:
-    """What a run with adapters recorded of the model that they adapt: the folder of its run, its step, and its hash
-    (`hash_of_params`); empty if it recorded nothing."""
-    path = Path(workdir) / BASE
-    return parsed(path.read_bytes(), str(path), "delete it") if path.exists() else {}

@@ -17,7 +17,8 @@ from gptjax.parallel.mesh import AXES, AbstractDevices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan
 from gptjax.settings import Settings
-from gptjax.terminal import Console, one_line
+from gptjax.terminal import Console
+from gptjax.training.console import titled, value_text
 from gptjax.training.treatments import summarize, treatments_of
 
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
@@ -124,13 +125,13 @@ def print_settings(console: Console, config: Settings, facts: Mapping[str, Mappi
     """
     defaults, flat = flatten(default()), flatten(config)
     named = ALWAYS_SHOWN | {field for field in flat if flat[field] != defaults[field]} - IN_FACTS
-    shown = {field: value for field, value in flat.items() if field in named}
+    listed = {field: value for field, value in flat.items() if field in named}
     sections: dict[str, dict[str, Any]] = {}
-    for field, value in shown.items():
+    for field, value in listed.items():
         section, _, name = field.rpartition(".")
         sections.setdefault(section or "general", {})[name] = value
     console.print(_side_by_side(sections, console.width))
-    rest = f"and {len(flat) - len(shown)} fields that are at their defaults or follow below (config.json has all)"
+    rest = f"and {len(flat) - len(listed)} fields that are at their defaults or follow below (config.json has all)"
     console.print(Text(rest, style="dim"), "", sep="\n")
     for name, fields in facts.items():
         console.print(titled(name, fields))
@@ -174,20 +175,5 @@ def _filled(heights: Mapping[str, int], columns: int) -> list[list[str]]:
 
 def _width(title: str, fields: Mapping[str, Any]) -> int:
     """The width of a section whose values wrap at MOST_VALUE_WIDTH."""
-    names, values = map(len, fields), (min(len(_shown(value)), MOST_VALUE_WIDTH) for value in fields.values())
+    names, values = map(len, fields), (min(len(value_text(value)), MOST_VALUE_WIDTH) for value in fields.values())
     return max(len(title), max(names, default=0) + 1 + max(values, default=0))
-
-
-def titled(title: str, fields: Mapping[str, Any], value_width: int | None = None) -> Group:
-    """The fields as rows of name and value, with a title above them. value_width: longer values wrap."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold", max_width=value_width)
-    for name, value in fields.items():
-        table.add_row(one_line(name), Text(_shown(value)))
-    return Group(Text(title, style="bold cyan"), table)  # a title inside the table would widen its first column
-
-
-def _shown(value: Any) -> str:
-    shown = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
-    return one_line(shown) if shown.strip() else repr(shown)

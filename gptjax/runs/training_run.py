@@ -73,7 +73,9 @@ class TrainingRun:
         first step, the columns of the data that are computed from them."""
         trainer, saved, tokenizer_hash = self.plan.trainer, checkpoints.metadata(), self.data.tokenizer_hash
         if not trainer.read_once:
-            return dataclasses.replace(self, companions=load_companions(trainer, saved, tokenizer_hash))
+            fields, models = trainer.objective.companions, trainer.companions
+            companions = load_companions(trainer.config, fields, models, saved, tokenizer_hash)
+            return dataclasses.replace(self, companions=companions)
         splits = {"train": self.data} | ({} if self.validation is None else {"validation": self.validation})
         splits, companions = with_columns(trainer, self.workdir, splits, saved, tokenizer_hash, self.plan.rows_at_once)
         return dataclasses.replace(
