@@ -8,7 +8,7 @@ RUN ?= runs/demo
 DATA ?= data/stdlib
 ROAD ?= runs/road
 # Fast tests with much coverage: they compile little and start no runs, and leave out the step and the decoder.
-QUICK := tests/test_config.py tests/test_user_code.py tests/configs tests/data tests/tokenizer \
+QUICK := tests/config tests/settings tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
   $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress schedule writers)

@@ -24,8 +24,8 @@ Other choices of that chapter's experiments are fields:
 What each of them changes on SMS messages was measured in experiments/classification.
 """
 
-from gptjax.base_run import start_from_run
 from gptjax.config import ConfigError, default
+from gptjax.config.base_run import start_from_run
 
 LAST_BLOCK = (("body/.*", "freeze", True), ("body/(layers/-1|final_norm)/.*", "freeze", False))
 

@@ -20,8 +20,8 @@ parameters are 6 x 4e6 x 1.7e5 = 4e12 FLOPs, about a minute on two CPU cores. Me
 Without BASE, a small model begins with random parameters, to try the commands.
 """
 
-from gptjax.base_run import start_from_run
 from gptjax.config import default
+from gptjax.config.base_run import start_from_run
 
 
 def get_config(arg: str = ""):

@@ -22,8 +22,8 @@ The model is that of the base run, which is also the reference. Plots of the run
 margins and rewards.
 """
 
-from gptjax.base_run import start_from_run
 from gptjax.config import ConfigError, default
+from gptjax.config.base_run import start_from_run
 
 
 def get_config(run: str = ""):

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from gptjax.driver_messages import import_jax_without_them
+from gptjax.command_line.driver_messages import import_jax_without_them
 
 __version__ = "0.1.0"
 

@@ -8,7 +8,7 @@ import runpy
 import sys
 
 from gptjax.config import suggestion
-from gptjax.terminal import set_up_streams
+from gptjax.display.terminal import set_up_streams
 
 COMMANDS = {
     "road": "goes from raw text to a model to talk with, stage by stage",

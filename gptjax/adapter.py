@@ -16,14 +16,15 @@ from pathlib import Path
 
 import jax
 
-from gptjax import cli, tokenizer
-from gptjax.command_flags import Flags
+from gptjax import tokenizer
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError, to_json
 from gptjax.data.prepared import SOURCE_PREFIX
+from gptjax.display.terminal import Console
+from gptjax.files.paths import CONFIG, existing_run, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
-from gptjax.paths import CONFIG, existing_run, output_folder, run_folder
-from gptjax.terminal import Console
 from gptjax.training.checkpoint import load_for_inference, saved_config
 from gptjax.training.checkpoint_format import start_save
 from gptjax.training.metrics import init_monitor

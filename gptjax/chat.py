@@ -18,20 +18,20 @@ import functools
 import sys
 from typing import Any
 
-from gptjax import cli
-from gptjax.chat_terminal import CHANGED, Adapters, Terminal, check_settings
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
+from gptjax.command_line.typed_lines import lines
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
+from gptjax.display.terminal import Console
+from gptjax.files.paths import existing_run
 from gptjax.inference.chat import Chat
+from gptjax.inference.chat_terminal import CHANGED, Adapters, Terminal, check_settings
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.text import check_text
-from gptjax.paths import existing_run
 from gptjax.runs.trained_model import load_trained_model
-from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console
-from gptjax.typed_lines import lines
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()

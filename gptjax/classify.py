@@ -16,21 +16,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import cli, tokenizer
-from gptjax.command_flags import Flags
+from gptjax import tokenizer
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SPLITS
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console, write_raw
 from gptjax.evaluation.classification import confusion_table, scores_of_classes, wilson_interval, write_confusion
 from gptjax.evaluation.validation import summed
 from gptjax.files import write_aside
-from gptjax.formatting import counted
+from gptjax.files.paths import existing_run, local_path, output_file
 from gptjax.inference.classify import classify
 from gptjax.inference.prompts import read_prompts
 from gptjax.model.families import reading_family_of
-from gptjax.paths import existing_run, local_path, output_file
-from gptjax.runtime import use_compilation_cache
 from gptjax.settings import Settings
-from gptjax.terminal import Console, write_raw
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.objectives import make_objective
 from gptjax.training.run_metadata import check_tokenizer

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import jax
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError
-from gptjax.formatting import counted
-from gptjax.paths import local_path, output_file
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console, set_up_streams
+from gptjax.files.paths import local_path, output_file
 from gptjax.runs import comparison
-from gptjax.terminal import Console, set_up_streams
 from gptjax.training.console import LOG_WIDTH
 
 flags = Flags()

@@ -32,11 +32,14 @@ import xxhash
 from jax.sharding import Mesh
 from rich.progress import Progress as Bars
 
-from gptjax import cli, tokenizer
-from gptjax.command_flags import Flags
+from gptjax import tokenizer
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
 from gptjax.data.mixture import parse_mixture
+from gptjax.display.terminal import Console
 from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.classification import confusion_table
@@ -46,12 +49,10 @@ from gptjax.evaluation.tasks.contamination import of_folders
 from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.run import Progress
 from gptjax.evaluation.text import score_texts, text_table
+from gptjax.files.paths import existing_run, local_path, output_file
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
-from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runs.comparison import check_plot
-from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console
 from gptjax.training.averaged import load_average
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.run_metadata import check_tokenizer

@@ -24,12 +24,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from gptjax import cli, tokenizer
-from gptjax.command_flags import Flags
+from gptjax import tokenizer
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError, RunError
 from gptjax.conversation import Template, template_of
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console
 from gptjax.files import folder_aside
-from gptjax.formatting import counted
+from gptjax.files.paths import existing_run, output_folder
 from gptjax.interop import gguf, gguf_check
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
@@ -44,13 +48,10 @@ from gptjax.interop.huggingface.model_folder import (
 )
 from gptjax.interop.huggingface.programs import loading
 from gptjax.interop.tokenizer_folder import special_ids, write_tokenizer
-from gptjax.paths import existing_run, output_folder
 from gptjax.reporting.card import write_card
 from gptjax.reporting.document import Code
 from gptjax.reporting.exports import folder_blocks
-from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings
-from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import hash_of_params

@@ -25,12 +25,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax import cli, tokenizer
-from gptjax.command_flags import Flags
+from gptjax import tokenizer
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError, RunError, default, to_json
 from gptjax.conversation import TEMPLATES, Renderer, Template, load_template
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console
 from gptjax.files import folder_aside
-from gptjax.formatting import counted
+from gptjax.files.paths import CONFIG, local_path, run_folder
 from gptjax.inference.devices import decoding_mesh
 from gptjax.interop.chat_template import recognized
 from gptjax.interop.huggingface import parity
@@ -38,10 +42,7 @@ from gptjax.interop.huggingface.model_folder import Opened, open_model, read_jso
 from gptjax.interop.tokenizer_folder import chat_template
 from gptjax.model.families import family_named, family_of
 from gptjax.parallel.sharding import placed_params
-from gptjax.paths import CONFIG, local_path, run_folder
-from gptjax.runtime import use_compilation_cache
 from gptjax.settings import ModelSettings, Settings, freeze, thaw
-from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.checkpoint import load_for_inference, saved_metadata
 from gptjax.training.checkpoint_format import hash_of_params, start_save

@@ -32,14 +32,19 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from gptjax import cli, planning
 from gptjax import config as configs
-from gptjax.command_flags import Flags
+from gptjax import planning
+from gptjax.command_line import cli
+from gptjax.command_line.driver_messages import without_driver_messages
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts, read_facts
 from gptjax.data.mixture import parse_mixture
-from gptjax.driver_messages import without_driver_messages
+from gptjax.display.formatting import bytes_text
+from gptjax.display.terminal import Console
 from gptjax.files import write_aside
+from gptjax.files.paths import output_file
 from gptjax.forecast.candidates import counts, is_prepared, sizes, text_tokens
 from gptjax.forecast.choices import choices_json, choices_table, chosen_config, write_config
 from gptjax.forecast.devices import Place, described_place, find_place
@@ -52,16 +57,12 @@ from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, without_best
 from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
-from gptjax.formatting import bytes_text
 from gptjax.model.families import validate_model
 from gptjax.parallel.compiled import UncountedLoop
 from gptjax.parallel.mesh import AbstractDevices
-from gptjax.paths import output_file
 from gptjax.planning import Plan
 from gptjax.runs.comparison import check_plot
-from gptjax.runtime import use_compilation_cache
 from gptjax.settings import Settings, freeze
-from gptjax.terminal import Console
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.objectives import make_objective
 

@@ -45,8 +45,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError, flatten, get
 from gptjax.conversation import TEMPLATES
 from gptjax.corpus.cleaning import config as cleaning
@@ -68,10 +68,10 @@ from gptjax.corpus.sources.listing import Listing, list_sources
 from gptjax.corpus.sources.opening import LINKS
 from gptjax.corpus.sources.rows import SUFFIXES as PAIR_SUFFIXES
 from gptjax.corpus.sources.text import ENCODING_ERRORS, SUFFIXES
-from gptjax.folders import alone_in, removed_if_useless
-from gptjax.formatting import MEGABYTE
-from gptjax.paths import output_folder
-from gptjax.terminal import Console
+from gptjax.display.formatting import MEGABYTE
+from gptjax.display.terminal import Console
+from gptjax.files.folders import alone_in, removed_if_useless
+from gptjax.files.paths import output_folder
 
 flags = Flags()
 CONFIG = flags.define_config(example="configs/corpus/books_and_code.py", fields=default)

@@ -22,13 +22,15 @@ from typing import Any
 
 import jax
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
+from gptjax.display.terminal import Console
 from gptjax.files import write_aside
+from gptjax.files.paths import existing_run, local_path, output_file
 from gptjax.forecast.price import parse_price
 from gptjax.inference.prompts import read_prompts
-from gptjax.paths import existing_run, local_path, output_file
 from gptjax.reporting.card import card, check_names
 from gptjax.reporting.compare import comparison_of
 from gptjax.reporting.document import Block, Document, Sample
@@ -40,8 +42,6 @@ from gptjax.reporting.pdf import can_write_pdf, pdf
 from gptjax.reporting.privacy import names_of_machine, without_names
 from gptjax.reporting.samples import generated
 from gptjax.reporting.sections import report_of
-from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console
 from gptjax.training.run_metadata import version
 
 flags = Flags()

@@ -28,16 +28,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError, RunError, suggestion
-from gptjax.folders import alone_in
-from gptjax.formatting import duration_text
-from gptjax.paths import local_path, run_folder
+from gptjax.display.formatting import duration_text
+from gptjax.display.terminal import Console, print_note
+from gptjax.files.folders import alone_in
+from gptjax.files.paths import local_path, run_folder
 from gptjax.roads.definition import Road, Stage, load_road
 from gptjax.roads.markers import keys_of, read_marker
 from gptjax.roads.walking import Stopped, is_done, run, walk
-from gptjax.terminal import Console, print_note
 
 flags = Flags()
 CONFIG = flags.DEFINE_string("config", None, "A road, such as configs/road/laptop.py; FILE.py:ARG if it takes one.")

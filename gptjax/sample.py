@@ -28,11 +28,14 @@ from pathlib import Path
 import jax
 from rich.text import Text
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console, set_up_streams, write_raw
 from gptjax.files import write_aside
-from gptjax.formatting import counted
+from gptjax.files.paths import existing_run, local_path, output_file
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
@@ -40,10 +43,7 @@ from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.inference.timing import Timing
-from gptjax.paths import existing_run, local_path, output_file
 from gptjax.runs.trained_model import TrainedModel, load_trained_model
-from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console, set_up_streams, write_raw
 from gptjax.training.checkpoint_format import means_average
 from gptjax.training.run_metadata import code_changes
 

@@ -25,19 +25,19 @@ from typing import Any
 
 import jax
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console, one_line
+from gptjax.files.paths import existing_run, local_path
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
-from gptjax.paths import existing_run, local_path
 from gptjax.runs.trained_model import TrainedModel, load_trained_model
-from gptjax.runtime import use_compilation_cache
-from gptjax.terminal import Console, one_line
 
 VARIABLE = "GPTJAX_TOKEN"
 

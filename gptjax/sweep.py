@@ -24,21 +24,21 @@ from typing import Any
 import jax
 from rich.text import Text
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError
-from gptjax.folders import alone_in
+from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console, print_note
+from gptjax.files.folders import alone_in
+from gptjax.files.paths import run_folder
 from gptjax.forecast.devices import Place, described_place, find_place
 from gptjax.forecast.hardware import parse_hardware
 from gptjax.forecast.price import Price, parse_price
-from gptjax.formatting import counted
-from gptjax.paths import run_folder
 from gptjax.sweeping import figures, gather, predict
 from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Processes, RunExecutor, available_gpus, execute
 from gptjax.sweeping.runs import State, Status, SweepRun, plan_runs, status_of
 from gptjax.sweeping.view import SweepView
-from gptjax.terminal import Console, print_note
 from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
 

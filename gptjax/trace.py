@@ -7,12 +7,12 @@ work/ folder, the addresses and licenses of single documents are known, too.
 
 from __future__ import annotations
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError
 from gptjax.corpus.tokens.trace import show_row
 from gptjax.data.traced import traced_row
-from gptjax.terminal import Console
+from gptjax.display.terminal import Console
 from gptjax.training.checkpoint import saved_config, saved_metadata
 from gptjax.training.objectives import make_objective
 

@@ -19,24 +19,24 @@ from typing import Any
 
 import jax
 
-from gptjax import cli
 from gptjax import config as configs
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
+from gptjax.command_line.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SOURCE_PREFIX
+from gptjax.display.formatting import bytes_text
 from gptjax.evaluation.validation import validate
+from gptjax.files.paths import run_folder
 from gptjax.forecast.review import review
-from gptjax.formatting import bytes_text
 from gptjax.inference.generate import Generator
 from gptjax.model.families import validate_model
 from gptjax.parallel import distributed, members
 from gptjax.parallel.agreement import named, settings
-from gptjax.paths import run_folder
 from gptjax.planning import Plan
 from gptjax.runs.shown_settings import derived_facts, epochs_facts, print_row, print_settings
 from gptjax.runs.start import check_start, starting_state
 from gptjax.runs.training_run import TrainingRun, held_workdir, open_run
-from gptjax.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.settings import freeze
 from gptjax.training import console as consoles
 from gptjax.training.best import BestScore

@@ -159,7 +159,7 @@ def test_adapters_of_a_run_are_trained_further(runs, tmp_path):
 
 
 CONFIG = """
-from gptjax.base_run import start_from_run
+from gptjax.config.base_run import start_from_run
 from gptjax.config import default
 
 def get_config(run):

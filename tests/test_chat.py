@@ -13,13 +13,13 @@ from conversation_folder import random_conversations, write_conversations
 from training_runs import train_run
 
 from gptjax import chat as chat_command
-from gptjax.chat_terminal import CHANGED, Adapters, Terminal
 from gptjax.config import ConfigError, default
 from gptjax.conversation import Renderer, load_template, messages_of
+from gptjax.display.terminal import Console
 from gptjax.inference.chat import Chat
+from gptjax.inference.chat_terminal import CHANGED, Adapters, Terminal
 from gptjax.runs import trained_model
 from gptjax.settings import freeze
-from gptjax.terminal import Console
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference
 

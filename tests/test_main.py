@@ -69,7 +69,7 @@ import os, signal, sys, threading, time
 sys.orig_argv[1:] = {typed}
 import gptjax
 if {in_main}:
-    from gptjax import cli
+    from gptjax.command_line import cli
     def main(argv):
         threading.Thread(target=time.sleep, args=(300,)).start()  # as libraries' threads, which a shutdown waits for
         os.kill(os.getpid(), signal.SIGINT)

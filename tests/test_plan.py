@@ -8,13 +8,13 @@ import pytest
 from commands import run_command
 from prepared_folders import random_documents, write_prepared
 
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
+from gptjax.display.terminal import Console
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.run import forecast_run
 from gptjax.forecast.search import Candidate, Goal, choose
 from gptjax.plan import until_it_fits
-from gptjax.terminal import Console
-from gptjax.user_code import load_config
 
 CONFIG = "--config=configs/llama.py:135m"
 

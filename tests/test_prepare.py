@@ -15,7 +15,7 @@ from commands import run_command, typed_command
 from gptjax.config import default
 from gptjax.corpus.manifest import write_manifest
 from gptjax.data import open_dataset
-from gptjax.formatting import size_text
+from gptjax.display.formatting import size_text
 from gptjax.tokenizer import load
 
 

@@ -13,7 +13,7 @@ from commands import run_command, typed_command
 from prepared_folders import write_prepared
 from waiting import PATIENCE, until
 
-from gptjax.folders import is_held
+from gptjax.files.folders import is_held
 from gptjax.tokenizer import ByteTokenizer
 
 REPOSITORY = Path(__file__).parents[1]

@@ -27,12 +27,12 @@ from pathlib import Path
 import jax
 
 from gptjax.config import validate
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import gpus_of
 from gptjax.forecast.hardware import BY_NAME
 from gptjax.parallel.traffic import KINDS, Collective, collectives_of
 from gptjax.planning import plan
-from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from gptjax import cli, prepare
+from gptjax import prepare
+from gptjax.command_line import cli
 from gptjax.corpus.config import validate
 from gptjax.corpus.pipeline import Pipeline
 from gptjax.corpus.sources.listing import list_sources
-from gptjax.formatting import MEGABYTE
+from gptjax.display.formatting import MEGABYTE
 
 
 class Timed:

@@ -21,7 +21,7 @@ from absl import app, flags
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.nodes import SketchedShard
 from gptjax.corpus.duplicates.sketch import Sketch, save_sketches
-from gptjax.splitmix import mix
+from gptjax.data.splitmix import mix
 
 WORK = flags.DEFINE_string("work", None, "A folder for the sketches: 190 bytes per document.", required=True)
 DOCUMENTS = flags.DEFINE_integer("documents", 10_000_000, "How many.")

@@ -21,7 +21,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.figure
 
-from gptjax.figures import STYLE, save_figure
+from gptjax.display.figures import STYLE, save_figure
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 HERE = Path(__file__).parent

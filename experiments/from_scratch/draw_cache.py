@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 from draw import write_picture
 from sizes import cache_bytes
 
+from gptjax.config.user_code import load_config
 from gptjax.model.resolve import resolve_model
-from gptjax.user_code import load_config
 
 WINDOW = dict(window=1024, window_pattern="SSSSSL")
 DRAWN = {

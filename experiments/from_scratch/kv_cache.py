@@ -17,12 +17,12 @@ import jax
 from gpt import init
 from pretraining import continued
 
+from gptjax.config.user_code import load_config
 from gptjax.inference.generate import Generator
 from gptjax.inference.timing import Timing
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import Settings, freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.user_code import load_config
 
 
 def model_settings(vocab: int, context: int, layers: int, width: int) -> Settings:

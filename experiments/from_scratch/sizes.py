@@ -12,8 +12,8 @@ import functools
 
 import jax
 
-from gptjax import cli
-from gptjax.command_flags import Flags
+from gptjax.command_line import cli
+from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError
 from gptjax.model.cache import allocate
 from gptjax.model.families import family_of, validate_model

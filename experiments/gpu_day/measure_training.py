@@ -17,6 +17,7 @@ from timing import spread, time_turns
 from worker import NotSupported, is_out_of_memory
 
 from gptjax.config import validate
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.model.parameters import count_parameters
 from gptjax.parallel.mesh import AbstractDevices
@@ -24,7 +25,6 @@ from gptjax.planning import Plan, plan
 from gptjax.settings import Settings
 from gptjax.training.hardware import peak_flops_per_device
 from gptjax.training.trainer import Trainer
-from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LARGEST_SHARE = 0.98  # a setting is tried if the compiler's estimate is below this share of the memory that JAX may use

@@ -51,11 +51,11 @@ def peak_mib() -> float:
 def gptjax_steps(variant: str) -> tuple[Callable[[int], float], dict]:
     import jax
 
+    from gptjax.command_line.runtime import keep_freed_memory
     from gptjax.config import default
     from gptjax.data.facts import DataFacts
     from gptjax.parallel.distributed import local_rows, put_batch
     from gptjax.planning import plan
-    from gptjax.runtime import keep_freed_memory
     from gptjax.settings import freeze
 
     keep_freed_memory()

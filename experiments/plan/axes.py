@@ -15,12 +15,12 @@ from typing import Any
 
 import jax
 
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import Place, described_place, find_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.step import Needs, read_needs
 from gptjax.planning import Plan, plan
-from gptjax.user_code import load_config
 
 HERE = Path(__file__).parent
 TABLE = HERE / "axes.csv"

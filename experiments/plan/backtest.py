@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.run import forecast_run
 from gptjax.planning import plan
-from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NANOCHAT = {"mesh.data": 8, "mesh.zero1": True, "model.num_heads": 12, "model.vocab_size": 32_768}

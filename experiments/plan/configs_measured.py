@@ -9,8 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gptjax.config import default
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
-from gptjax.user_code import load_config
 
 FOLDER = Path(__file__).parents[2] / "configs"
 VOCABULARY = 8192

@@ -12,11 +12,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "memory"))  # before this folder, which has a measure.py, too
 import measure
 
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.formula import formula_needs
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
-from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -25,12 +25,12 @@ sys.path.append(str(Path(__file__).parents[1]))
 from configs_measured import CONFIGS, DATA
 from sides import processor_seconds
 
+from gptjax.command_line.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.config import validate
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.step import Needs, read_needs
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import Plan, plan
-from gptjax.runtime import keep_freed_memory, use_compilation_cache
 from gptjax.training.hardware import measured_peak
 from gptjax.training.state import TrainState
 

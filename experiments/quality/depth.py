@@ -10,8 +10,8 @@ requires: a short context, a small batch, and as many tokens as the FLOPs allow.
 """
 
 from gptjax.config import flatten
+from gptjax.config.user_code import load_config
 from gptjax.sweeping import Sweep, named
-from gptjax.user_code import load_config
 
 FLOPS = 5e12  # per run
 VOCABULARY = 2048

@@ -14,7 +14,7 @@ import numpy as np
 from absl import app
 from matplotlib.figure import Figure
 
-from gptjax.figures import STYLE, save_figure
+from gptjax.display.figures import STYLE, save_figure
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 METRIC = "validation/bits_per_byte"

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gptjax.figures import STYLE, save_figure
+from gptjax.display.figures import STYLE, save_figure
 from gptjax.scaling import fit as fits
 from gptjax.scaling.laws import FLOPS_PER_PARAMETER_AND_TOKEN, Law
 from gptjax.sweeping.scaling_points import read_curves, read_final

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from gptjax.figures import STYLE, save_figure
+from gptjax.display.figures import STYLE, save_figure
 
 
 def main(path: str) -> None:

@@ -29,9 +29,9 @@ def measured(context: int) -> dict[str, float]:
     import speed_sides as sides
     from sides import processor_seconds
 
+    from gptjax.command_line.runtime import use_compilation_cache
     from gptjax.inference.engine import Engine
     from gptjax.inference.generate import Generator
-    from gptjax.runtime import use_compilation_cache
 
     use_compilation_cache(worth_keeping=0.0)
     sides.CONTEXT = context

@@ -31,9 +31,9 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     import jax.numpy as jnp
     import numpy as np
 
+    from gptjax.command_line.runtime import keep_freed_memory
     from gptjax.model.attention import attention
     from gptjax.model.resolve import attention_block
-    from gptjax.runtime import keep_freed_memory
     from gptjax.training.trainer import compiler_options
 
     keep_freed_memory()

@@ -39,7 +39,8 @@ def timed_start(command: list[str], born: float) -> None:
 
     import jax
 
-    from gptjax import cli, train
+    from gptjax import train
+    from gptjax.command_line import cli
     from gptjax.training.progress import Progress
 
     marks = {"import": time.time() - born}

@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 
 from gptjax import planning
+from gptjax.command_line.runtime import keep_freed_memory
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import facts_of
 from gptjax.parallel.distributed import local_rows, put_batch
-from gptjax.runtime import keep_freed_memory
 from gptjax.settings import freeze
 from gptjax.training.objectives import make_objective
-from gptjax.user_code import load_config
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sides import take_turns

@@ -30,12 +30,12 @@ from torch.nn import functional
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import Units
+from gptjax.config.user_code import load_config
 from gptjax.data import Dataset
 from gptjax.evaluation.tasks.metrics import scores
 from gptjax.settings import Settings, freeze
 from gptjax.training.objectives import make_objective
 from gptjax.training.schedule import make_schedule
-from gptjax.user_code import load_config
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sides import processor_seconds, take_turns

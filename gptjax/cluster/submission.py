@@ -9,7 +9,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, RunError
 from gptjax.files import write_aside
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 
 JOBS_FILE = "jobs.json"  # lists the submitted jobs, for a later start of the same command
 

@@ -21,7 +21,7 @@ from gptjax.cluster.job_states import UNKNOWN, cancel
 from gptjax.cluster.launch import Command, Launched
 from gptjax.cluster.submission import Submission
 from gptjax.config import RunError
-from gptjax.folders import is_held
+from gptjax.files.folders import is_held
 
 WEEK = 7 * 24 * 60  # minutes
 MOST_TIMEOUTS = 1000  # a run may reach a short time limit many times

@@ -18,7 +18,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.conversation.messages import ASSISTANT, ROLES
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 
 _FOLDER = Path(__file__).parent / "templates"
 TEMPLATES = tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))

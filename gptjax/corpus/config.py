@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, check_fields, check_values, get, suggestion
+from gptjax.config.user_code import named_function
 from gptjax.conversation import load_template
 from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning
@@ -26,7 +27,6 @@ from gptjax.corpus.settings import Settings
 from gptjax.corpus.stages.base import CorpusStage, importable_name
 from gptjax.data.prepared import SPLITS
 from gptjax.settings import allowed_values, thaw
-from gptjax.user_code import named_function
 
 BUILT_IN = (  # the names of all other stages, in their order (pipeline.py)
     *("evaluations", "extract", "clean", "score", "select", "sketch", "copies", "passages", "join", "mark"),

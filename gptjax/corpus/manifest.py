@@ -22,9 +22,9 @@ from gptjax.data.prepared import (
     split_files,
     token_dtype,
 )
-from gptjax.differences import differences, with_lines
+from gptjax.display.differences import differences, with_lines
+from gptjax.display.formatting import counted
 from gptjax.files import file_entry, write_aside
-from gptjax.formatting import counted
 from gptjax.tokenizer import Tokenizer
 
 WORK = "work"  # where the stages' folders are

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from gptjax.config.user_code import code_hash
 from gptjax.corpus.engine import Stage, TaskExecutor, run_stage
 from gptjax.corpus.forms import LABELLED, PAIRS, form_of
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest
@@ -61,7 +62,6 @@ from gptjax.corpus.stages.vocabulary import MakeTokenizer, SampleText
 from gptjax.corpus.state import Corpus, DocumentShard
 from gptjax.corpus.tokens.assemble import Encoded, assemble, assemble_pairs
 from gptjax.data.prepared import SOURCE_PREFIX
-from gptjax.user_code import code_hash
 
 STAGES: tuple[CorpusStage, ...] = (
     *(IndexEvaluations(), Extract(), Clean(), Score(), Select()),

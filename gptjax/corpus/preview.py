@@ -23,7 +23,7 @@ from gptjax.corpus.sources.listing import Listing
 from gptjax.corpus.stages.clean import clean
 from gptjax.corpus.stages.select import select
 from gptjax.corpus.stages.splits import draws, numbered
-from gptjax.formatting import MEGABYTE
+from gptjax.display.formatting import MEGABYTE
 
 PIECES = 16  # pieces of a source, at least, from which documents are taken (if it has them)
 

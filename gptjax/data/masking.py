@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from gptjax.data.keys import POSITIONS, SEGMENTS, TARGETS, TOKENS, WEIGHTS
-from gptjax.splitmix import STEP, mix
+from gptjax.data.splitmix import STEP, mix
 
 VERSION = "splitmix-1"  # version of the draws: change it whenever other tokens would be hidden
 KINDS: dict[str, tuple[float, float]] = {  # fractions of the hidden tokens that become the mask, and a random token

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gptjax.config import ConfigError
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 
 SYNTAX = "a folder, 'folder,folder' or 'folder=weight,folder=weight'"
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptjax.splitmix import MULTIPLIER_1, MULTIPLIER_2, STEP, mix
+from gptjax.data.splitmix import MULTIPLIER_1, MULTIPLIER_2, STEP, mix
 
 VERSION = "feistel-10"  # version of the orders, saved with a run: change it whenever an order changes
 VALIDATION_KEY = np.uint64(0)  # runs with different seeds are evaluated on the same windows

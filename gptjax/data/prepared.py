@@ -30,7 +30,7 @@ from gptjax.config import ConfigError
 from gptjax.data.manifest_check import check_manifest
 from gptjax.data.verified import hash_once
 from gptjax.files import file_hash
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 
 FORMAT = 2
 MANIFEST = "manifest.json"

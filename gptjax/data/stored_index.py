@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from gptjax.config import ConfigError
-from gptjax.folders import cache_folder
+from gptjax.files.folders import cache_folder
 
 
 class StoredIndex:

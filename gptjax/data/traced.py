@@ -10,7 +10,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, Units
 from gptjax.data.dataset import open_dataset
-from gptjax.differences import differences, with_lines
+from gptjax.display.differences import differences, with_lines
 from gptjax.settings import Settings
 
 

@@ -18,7 +18,7 @@ import xxhash
 
 from gptjax.data.watched import file_state
 from gptjax.files import write_aside
-from gptjax.folders import cache_folder
+from gptjax.files.folders import cache_folder
 
 
 def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], None]) -> None:

@@ -205,7 +205,7 @@ def draw(runs: Sequence[Evaluated], tasks: Sequence[Compared], path: Path) -> Pa
     import matplotlib
     from matplotlib.figure import Figure
 
-    from gptjax.figures import STYLE, save_figure
+    from gptjax.display.figures import STYLE, save_figure
 
     columns = min(len(tasks), 4)
     rows = math.ceil(len(tasks) / columns)

@@ -19,11 +19,11 @@ import xxhash
 from rich.table import Table
 
 from gptjax.corpus.libraries import versions_of
+from gptjax.display.formatting import counted
 from gptjax.evaluation.tasks import core
 from gptjax.evaluation.tasks.metrics import METRICS, Metric
 from gptjax.files import write_aside
-from gptjax.formatting import counted
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 
 FOLDER, FILE, HUB_FOLDER = "evaluation", "results.json", ".eval_results"
 LIBRARIES = ("gptjax", "jax", "lm_eval", "numpy", "rouge-score", "sacrebleu")

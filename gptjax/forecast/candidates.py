@@ -9,12 +9,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.data.prepared import MANIFEST
+from gptjax.files.paths import local_path
 from gptjax.forecast.devices import Place
 from gptjax.forecast.search import Candidate
-from gptjax.paths import local_path
-from gptjax.user_code import load_config
 
 DIAL = "configs/depth.py"
 _OWN = Path(__file__).parents[2] / DIAL  # in a checkout of this code

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.config import default, flatten, validate
+from gptjax.display.formatting import bytes_text, count_text, span_text
 from gptjax.files import write_aside
 from gptjax.forecast.layouts import EIGHT_BITS, Layout, with_fields
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import extrapolated
 from gptjax.forecast.search import LAW, Choice
-from gptjax.formatting import bytes_text, count_text, span_text
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
+from gptjax.command_line.driver_messages import without_driver_messages
 from gptjax.config import ConfigError
-from gptjax.driver_messages import without_driver_messages
+from gptjax.display.formatting import counted
 from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
-from gptjax.formatting import counted
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.training.hardware import bytes_per_device, cores, processor_name
 

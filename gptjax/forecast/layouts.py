@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
+from gptjax.display.formatting import bytes_text
 from gptjax.forecast.devices import Place, kind_of
 from gptjax.forecast.duration import StepTime, step_time
 from gptjax.forecast.fits import replaced
@@ -25,7 +26,6 @@ from gptjax.forecast.memory import Memory
 from gptjax.forecast.outcomes import calibrate
 from gptjax.forecast.run import fit_of, peak_of_device
 from gptjax.forecast.step import Needs
-from gptjax.formatting import bytes_text
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES, AbstractDevices, batch_devices
 from gptjax.parallel.pipeline import schedule_of

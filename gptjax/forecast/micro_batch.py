@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gptjax.config import AUTO, ConfigError
+from gptjax.display.formatting import bytes_text, counted
 from gptjax.forecast.devices import Place, find_place
 from gptjax.forecast.duration import step_time
 from gptjax.forecast.fits import (
@@ -36,7 +37,6 @@ from gptjax.forecast.fits import (
 from gptjax.forecast.formula import formula_memory, formula_needs
 from gptjax.forecast.memory import bytes_on_device
 from gptjax.forecast.run import fit_of, peak_of_device
-from gptjax.formatting import bytes_text, counted
 from gptjax.parallel import members
 from gptjax.parallel.distributed import of_process_0, processes_on_this_host, smallest
 from gptjax.parallel.mesh import batch_devices

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.files import append_line
-from gptjax.folders import state_folder
+from gptjax.files.folders import state_folder
 
 VARIABLE = "GPTJAX_HISTORY"  # names the file; empty: runs are not compared with predictions, and no file is used
 RECENT = 30  # the number of newest runs of a kind that count

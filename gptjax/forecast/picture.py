@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from gptjax.display.formatting import count_text, span_text
 from gptjax.files import write_aside
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.run import Forecast
 from gptjax.forecast.table import energy_text, headline
-from gptjax.formatting import count_text, span_text
 from gptjax.scaling.laws import LAWS
 
 GIB = 2**30

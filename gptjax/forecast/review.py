@@ -7,13 +7,13 @@ import datetime
 import jax
 
 from gptjax.config import ConfigError
+from gptjax.display.formatting import bytes_text, counted, duration_text
 from gptjax.forecast.devices import Place, find_place, kind_of
 from gptjax.forecast.fits import compiled_bytes
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.outcomes import LEAST_STEPS, Figures, Outcome, history_file, record
 from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.step import read_needs
-from gptjax.formatting import bytes_text, counted, duration_text
 from gptjax.planning import Plan
 from gptjax.training.hardware import Memory
 from gptjax.training.metrics import Throughput

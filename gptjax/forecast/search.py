@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
+from gptjax.display.formatting import bytes_text, count_text, counted
 from gptjax.forecast import layouts as ways
 from gptjax.forecast.devices import Place
 from gptjax.forecast.layouts import Layout, layouts_of
 from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
 from gptjax.forecast.run import dense_size, law_loss, peak_of_device
-from gptjax.formatting import bytes_text, count_text, counted
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
 from gptjax.planning import resolve

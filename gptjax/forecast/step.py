@@ -26,14 +26,14 @@ import gptjax
 from gptjax.config import flatten
 from gptjax.errors import ConfigError
 from gptjax.files import write_aside
-from gptjax.folders import cache_folder
+from gptjax.files.folders import cache_folder
+from gptjax.files.json_files import parsed
 from gptjax.forecast.hardware import Hardware, target_config
 from gptjax.forecast.kernels import Kernel, kernels_of
 from gptjax.forecast.liveness import live_at_peak
 from gptjax.forecast.memory import Memory, memory_of
 from gptjax.forecast.product_buffers import product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.json_files import parsed
 from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.traffic import Collective, collectives_of
 from gptjax.planning import Plan

@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gptjax.display.formatting import bytes_text, count_text, counted, size_text, span_text
 from gptjax.forecast.duration import Cases
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.outcomes import history_file
 from gptjax.forecast.run import FRACTION, Forecast
-from gptjax.formatting import bytes_text, count_text, counted, size_text, span_text
 
 GIB = 2**30
 BAR = 24  # columns of the widest bar

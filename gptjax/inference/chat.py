@@ -9,7 +9,7 @@ from typing import Any
 from gptjax.config import ConfigError
 from gptjax.conversation import Message, Renderer
 from gptjax.conversation.messages import ASSISTANT, SYSTEM, USER
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.inference.generate import Completion, Generator
 
 LEAST_ROOM = 4  # an answer has room for at least this part of the context: one fourth

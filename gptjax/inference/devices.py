@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from gptjax.config import ConfigError
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gptjax.config import ConfigError
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.inference import shapes
 from gptjax.inference.batch import Batch
 from gptjax.inference.engine_metrics import EngineMetrics

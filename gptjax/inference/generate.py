@@ -28,7 +28,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gptjax.config import ConfigError, RunError
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.inference import shapes
 from gptjax.inference.beam import beam_search
 from gptjax.inference.decode import WEIGHTS, DecodeState, Written, decode, decoding_params, generate, prefill

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gptjax.config import RunError
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.inference.engine_metrics import EngineMetrics
 from gptjax.inference.job import Job
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
+from gptjax.files.paths import CONFIG, local_path
 from gptjax.interop.peft import read_adapter
 from gptjax.model import lora
 from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import abstract_params
-from gptjax.paths import CONFIG, local_path
 from gptjax.settings import ModelSettings, Settings
 from gptjax.training.checkpoint import load_params, saved_config, saved_metadata
 from gptjax.training.checkpoint_format import on_one_device

@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.model.lora import MAGNITUDE, SUFFIX, A, B, without_adapters
 from gptjax.model.parameters import Parameter

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from gptjax.config.user_code import called, is_named
 from gptjax.model import lora
 from gptjax.model.classifier import ClassifierFamily
 from gptjax.model.decoder_family import DecoderFamily
@@ -18,7 +19,6 @@ from gptjax.model.encoder import EncoderFamily
 from gptjax.model.encoder_decoder import EncoderDecoderFamily
 from gptjax.model.family import Family, named_family
 from gptjax.settings import ModelSettings
-from gptjax.user_code import called, is_named
 
 FAMILIES: dict[str, type[Family]] = {
     "decoder": DecoderFamily,

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.config.user_code import is_named, named_function
 from gptjax.model import lora
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS
@@ -21,7 +22,6 @@ from gptjax.model.parameters import declarations_of
 from gptjax.model.placement import ONE_DEVICE, Placement
 from gptjax.model.resolve import resolve_model
 from gptjax.settings import ModelSettings
-from gptjax.user_code import is_named, named_function
 
 
 class Cache(Protocol):

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import called, named_function, num_arguments
 from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.lora import linear
 from gptjax.model.parameters import Axes
 from gptjax.settings import ModelSettings
-from gptjax.user_code import called, named_function, num_arguments
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
 _gelu_exact = functools.partial(jax.nn.gelu, approximate=False)  # x Φ(x), Pythia's

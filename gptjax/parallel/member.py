@@ -23,12 +23,12 @@ from typing import Any
 import jax
 
 from gptjax.config import ConfigError, RunError
-from gptjax.differences import without_line_breaks
+from gptjax.display.differences import without_line_breaks
+from gptjax.display.terminal import exit_at_once, visible
 from gptjax.errors import setting_text
 from gptjax.parallel import relay
 from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.parallel.meeting import Meeting, Timeouts
-from gptjax.terminal import exit_at_once, visible
 
 GRACE = 5.0  # seconds for the main thread to return after the end of the run
 EXIT_TIMEOUT = 10.0  # further seconds to print the reason and to exit in order

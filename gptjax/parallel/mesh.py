@@ -19,7 +19,7 @@ import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gptjax.config import ConfigError
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.settings import MeshSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")

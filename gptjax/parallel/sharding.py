@@ -26,8 +26,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from gptjax.config import ConfigError
 from gptjax.model.int8 import Int8
 from gptjax.model.parameters import LAYERS, Parameter, abstract_params
+from gptjax.model.tree import map_with_path
 from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
-from gptjax.tree import map_with_path
 
 P = PartitionSpec
 JOINING = ("expert", "context")  # axes that split parameters only together with `fsdp`

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.display.formatting import counted
 from gptjax.files import write_aside
-from gptjax.formatting import counted
 from gptjax.reporting.cost_section import cost_blocks
 from gptjax.reporting.data_section import data_blocks
 from gptjax.reporting.document import Block, Document, Note, Paragraph, Sample, Section, Tiles

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gptjax.display.formatting import count_text, duration_text
 from gptjax.evaluation.compare import UNLIKE, comparison_table, tasks_of
 from gptjax.evaluation.paired import Difference, Evaluated
-from gptjax.formatting import count_text, duration_text
 from gptjax.reporting.curves import Line, drawn
 from gptjax.reporting.document import Block, Document, Figure, Note, Paragraph, Section, plain
 from gptjax.reporting.facts import RunFacts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gptjax.formatting import bytes_text, count_text, duration_text
+from gptjax.display.formatting import bytes_text, count_text, duration_text
 from gptjax.reporting.document import Block, Facts, Paragraph, plain
 from gptjax.reporting.effort import Effort
 from gptjax.reporting.facts import RunFacts

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gptjax.formatting import count_text
+from gptjax.display.formatting import count_text
 from gptjax.reporting.document import plain
 
 WIDTH, HEIGHT = 680, 250

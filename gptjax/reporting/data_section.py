@@ -8,7 +8,7 @@ from typing import Any
 from gptjax.corpus.manifest import change_text, shared_texts, supervised_text
 from gptjax.corpus.report.card import items_of, merged
 from gptjax.corpus.report.funnel import left_documents
-from gptjax.formatting import count_text, size_text
+from gptjax.display.formatting import count_text, size_text
 from gptjax.reporting.corpus import Corpus, source_name
 from gptjax.reporting.document import Block, Folded, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Union
 
-from gptjax.terminal import visible
+from gptjax.display.terminal import visible
 
 
 @dataclasses.dataclass(frozen=True)

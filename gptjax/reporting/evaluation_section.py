@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from gptjax.display.formatting import counted
 from gptjax.evaluation import harness
 from gptjax.evaluation.classification import confusion_table
 from gptjax.evaluation.results import notes, task_table
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.evaluation.text import text_table
-from gptjax.formatting import counted
 from gptjax.reporting.document import Block, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
 from gptjax.reporting.tables import shown, table

@@ -10,6 +10,7 @@ from typing import Any
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, RunError, hash_of
+from gptjax.config.user_code import is_named
 from gptjax.data.facts import DataFacts
 from gptjax.evaluation.harness import harness_table
 from gptjax.evaluation.paired import Evaluated
@@ -18,8 +19,8 @@ from gptjax.evaluation.results import FOLDER as EVALUATIONS
 from gptjax.evaluation.results import notes, read_results, task_table
 from gptjax.evaluation.scores import SET, Score
 from gptjax.evaluation.text import text_table
-from gptjax.folders import is_held
-from gptjax.json_files import parsed
+from gptjax.files.folders import is_held
+from gptjax.files.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.model.parameters import ParameterCounts, count_parameters
 from gptjax.planning import resolve
@@ -30,7 +31,6 @@ from gptjax.runs.comparison import RecordedRun, read_runs
 from gptjax.settings import Settings
 from gptjax.training.checkpoint import saved_metadata, saved_steps
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
-from gptjax.user_code import is_named
 
 CONFUSION = "classification/confusion.json"
 CONVENTION = "causal"  # how FLOPs are counted (model/flops.py), as in training

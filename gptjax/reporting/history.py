@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.training.history import FILE_NAME
 from gptjax.training.writers import read_metrics
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gptjax.config import ConfigError
-from gptjax.formatting import count_text, counted
+from gptjax.display.formatting import count_text, counted
 from gptjax.reporting.cost_section import cost_blocks
 from gptjax.reporting.data_section import data_blocks
 from gptjax.reporting.document import Block, Bullets, Code, Document, Facts, Paragraph, Sample, Section, plain

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from gptjax.display.formatting import count_text, counted, duration_text
 from gptjax.evaluation.compare import SECTIONS
 from gptjax.evaluation.results import score_text
 from gptjax.evaluation.scores import BITS_PER_BYTE
-from gptjax.formatting import count_text, counted, duration_text
 from gptjax.reporting.corpus import source_name
 from gptjax.reporting.document import Block, Bullets, Note, Paragraph, Tiles, plain
 from gptjax.reporting.effort import Effort

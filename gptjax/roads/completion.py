@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gptjax.config import Units, from_json
 from gptjax.data.facts import read_facts
-from gptjax.paths import CONFIG
+from gptjax.files.paths import CONFIG
 from gptjax.roads.definition import Stage
 from gptjax.training.checkpoint import saved_steps
 from gptjax.training.objectives import make_objective

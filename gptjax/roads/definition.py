@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptjax import cli
 from gptjax.__main__ import COMMANDS
+from gptjax.command_line import cli
 from gptjax.config import ConfigError, suggestion
-from gptjax.user_code import call_in_file, path_and_argument
+from gptjax.config.user_code import call_in_file, path_and_argument
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 

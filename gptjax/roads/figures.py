@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.display.formatting import size_text
 from gptjax.evaluation.results import FILE, FOLDER, read_results, score_text, shown_metrics
 from gptjax.evaluation.tasks.metrics import METRICS
-from gptjax.formatting import size_text
 from gptjax.roads.definition import Stage
 from gptjax.training.writers import read_metrics
 

@@ -17,7 +17,7 @@ import xxhash
 
 from gptjax.config import ConfigError
 from gptjax.files import file_hash, write_aside
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 from gptjax.roads.definition import Stage
 
 FOLDER = "road"

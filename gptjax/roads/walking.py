@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 from gptjax.config import ConfigError, RunError
-from gptjax.formatting import duration_text
+from gptjax.display.formatting import duration_text
+from gptjax.display.terminal import Console
 from gptjax.roads.completion import missing
 from gptjax.roads.definition import Stage
 from gptjax.roads.figures import figures_of
 from gptjax.roads.markers import DONE, STARTED, Marker, read_marker, write_marker
-from gptjax.terminal import Console
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

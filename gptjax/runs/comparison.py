@@ -15,20 +15,20 @@ from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units, flatten, from_json, get, suggestion, validate
+from gptjax.config.user_code import is_named
 from gptjax.data.facts import DataFacts
+from gptjax.display.formatting import count_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score
-from gptjax.folders import is_held
-from gptjax.formatting import count_text
+from gptjax.files.folders import is_held
+from gptjax.files.paths import CONFIG, existing_run
 from gptjax.model.families import family_of, validate_model
 from gptjax.model.parameters import count_parameters
-from gptjax.paths import CONFIG, existing_run
 from gptjax.planning import resolve
 from gptjax.settings import Settings
 from gptjax.training.history import code_over_time
 from gptjax.training.objectives import OBJECTIVES
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.training.writers import FILE_NAME, read_metrics
-from gptjax.user_code import is_named
 
 TOKENS = "validation/tokens"
 UNLIKE = "≠"

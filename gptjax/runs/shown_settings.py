@@ -12,12 +12,12 @@ from rich.text import Text
 
 from gptjax.config import default, flatten
 from gptjax.data import Dataset
-from gptjax.formatting import count_text, counted, number_text, percent_text
+from gptjax.display.formatting import count_text, counted, number_text, percent_text
+from gptjax.display.terminal import Console
 from gptjax.parallel.mesh import AXES, AbstractDevices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan
 from gptjax.settings import Settings
-from gptjax.terminal import Console
 from gptjax.training.console import titled, value_text
 from gptjax.training.treatments import summarize, treatments_of
 

@@ -15,12 +15,12 @@ from gptjax import tokenizer as tokenizers
 from gptjax.data import Dataset
 from gptjax.data.facts import facts_of
 from gptjax.data.mixture import parse_mixture
-from gptjax.folders import LOCK, alone_in, removed_if_useless
+from gptjax.display.terminal import Console
+from gptjax.files.folders import LOCK, alone_in, removed_if_useless
 from gptjax.forecast.micro_batch import fitted
 from gptjax.inference.prompts import check_sample_prompt
 from gptjax.planning import Plan
 from gptjax.settings import Settings
-from gptjax.terminal import Console
 from gptjax.tokenizer import Tokenizer
 from gptjax.training import console as consoles
 from gptjax.training.checkpoint import Checkpoints

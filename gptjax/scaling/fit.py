@@ -18,8 +18,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import scipy.optimize
 
+from gptjax.display.formatting import counted
 from gptjax.errors import ConfigError
-from gptjax.formatting import counted
 from gptjax.scaling.laws import FLOPS_PER_PARAMETER_AND_TOKEN, Allocation, Law
 
 OWN = "own runs"

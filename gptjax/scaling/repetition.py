@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import scipy.optimize
 
+from gptjax.display.formatting import counted
 from gptjax.errors import ConfigError
-from gptjax.formatting import counted
 from gptjax.scaling.fit import OWN, Points
 from gptjax.scaling.laws import FLOPS_PER_PARAMETER_AND_TOKEN, LAWS, Law
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gptjax.config import ConfigError
 from gptjax.conversation import BadConversation, Message, checked
 from gptjax.conversation.messages import ROLES
-from gptjax.formatting import counted
+from gptjax.display.formatting import counted
 from gptjax.serving.errors import invalid
 from gptjax.serving.models import Served
 from gptjax.serving.requests import Asked

@@ -157,7 +157,9 @@ def short_name(field: str) -> str:
     """
     names = _short_names()
     if field not in names:
-        raise ConfigError(f"sweep: unknown field {field}{suggestion(field, names)} (gptjax/config.py has all)")
+        raise ConfigError(
+            f"sweep: unknown field {field}{suggestion(field, names)} (gptjax train --help_config has all)"
+        )
     return names[field]
 
 

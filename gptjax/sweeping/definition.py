@@ -11,10 +11,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, default, flatten, suggestion, validate
+from gptjax.config.user_code import call_in_file
 from gptjax.evaluation.scores import LOSS
 from gptjax.model.families import validate_model
 from gptjax.sweeping.algebra import Point
-from gptjax.user_code import call_in_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,9 @@ def override(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
     known = flatten(default())
     for field, value in settings.items():
         if field not in known:
-            raise ConfigError(f"sweep: unknown field {field}{suggestion(field, known)} (gptjax/config.py has all)")
+            raise ConfigError(
+                f"sweep: unknown field {field}{suggestion(field, known)} (gptjax train --help_config has all)"
+            )
         *sections, name = field.split(".")
         try:
             functools.reduce(lambda section, part: section[part], sections, config)[name] = value
@@ -87,7 +89,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     field, equals, value = text.partition("=")
     known = flatten(default())
     if not equals or field not in known:
-        raise ConfigError(f"--set={text}: expected FIELD=VALUE of gptjax/config.py{suggestion(field, known)}")
+        raise ConfigError(f"--set={text}: expected FIELD=VALUE, a field of the config{suggestion(field, known)}")
     if isinstance(known[field], str):
         return field, value
     try:

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from gptjax.figures import STYLE, save_figure
+from gptjax.display.figures import STYLE, save_figure
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.gather import Group, best_first
 from gptjax.training.plots import compare_runs, in_words, legend_beside, note_below

@@ -15,9 +15,9 @@ import scipy.stats
 from rich.table import Table
 
 from gptjax import config as configs
+from gptjax.display.formatting import count_text, counted, duration_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET
 from gptjax.files import write_aside
-from gptjax.formatting import count_text, counted, duration_text
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import State, Status, SweepRun

@@ -18,8 +18,9 @@ from typing import Any
 
 from gptjax.cluster.launch import exit_status
 from gptjax.config import AUTO, ConfigError, flatten, from_json
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import read_facts
-from gptjax.folders import is_held
+from gptjax.files.folders import is_held
 from gptjax.model.resolve import BY_PLATFORM
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan, plan
@@ -29,7 +30,6 @@ from gptjax.sweeping.definition import Sweep, override
 from gptjax.training.checkpoint import saved_steps
 from gptjax.training.objectives import make_objective
 from gptjax.training.writers import FILE_NAME, read_metrics
-from gptjax.user_code import load_config
 
 MICRO_BATCH = ("training.batch_per_device", "training.gradient_accumulation_steps", "model.remat")
 LONGEST_NAME = 160  # file systems allow 255 bytes

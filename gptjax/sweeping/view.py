@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.cluster.launch import last_lines
-from gptjax.formatting import counted, duration_text
+from gptjax.display.formatting import counted, duration_text
+from gptjax.display.terminal import Console, print_note
 from gptjax.sweeping.predict import Forecast
 from gptjax.sweeping.runs import State, Status, SweepRun
-from gptjax.terminal import Console, print_note
 from gptjax.training.writers import FILE_NAME, read_metrics
 
 REFRESH_SECONDS = 2.0

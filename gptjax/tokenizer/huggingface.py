@@ -20,7 +20,7 @@ import numpy as np
 import tokenizers
 
 from gptjax.config import ConfigError
-from gptjax.json_files import parsed
+from gptjax.files.json_files import parsed
 from gptjax.tokenizer.byte_level import BYTES
 from gptjax.tokenizer.interface import REPLACEMENT, Tokenizer
 

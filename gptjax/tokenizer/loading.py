@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptjax.config import ConfigError
 from gptjax.data.prepared import MANIFEST, SOURCE_PREFIX, read_manifest
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 from gptjax.tokenizer.bytes_and_characters import ByteTokenizer, CharacterTokenizer
 from gptjax.tokenizer.huggingface import KIND, from_saved, from_theirs
 from gptjax.tokenizer.interface import Tokenizer

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.model.parameters import Parameter
-from gptjax.tree import map_with_path
+from gptjax.model.tree import map_with_path
 
 DECAY_EXPONENT = 0.8
 LARGEST_DECAY = 0.999

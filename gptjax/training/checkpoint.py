@@ -24,13 +24,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from gptjax.config import ConfigError, from_json, get
+from gptjax.config.user_code import is_named
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
+from gptjax.files.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import abstract_params
 from gptjax.parallel.distributed import of_process_0
 from gptjax.parallel.sharding import placed_params
-from gptjax.paths import CONFIG, existing_run, local_path, run_folder
 from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
@@ -40,7 +41,6 @@ from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
 from gptjax.training.saved_together import SaveFailedElsewhere
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
-from gptjax.user_code import is_named
 
 JUDGED_BY = "judged_by"  # metadata key: [name of the score that selects the best checkpoint, whether higher is better]
 _DELETED = "deleted-"

@@ -21,12 +21,12 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from gptjax.config import ConfigError, RunError
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.distributed import of_process_0
 from gptjax.training import checksum
 from gptjax.training.frozen_parameters import Frozen, folder_of, nested
 from gptjax.training.saved_together import SaveFailedElsewhere, start_together
 from gptjax.training.state import TrainState
-from gptjax.tree import leaves_by_path
 
 FORMAT_VERSION = 1
 WITH_FROZEN = 2  # the format of a checkpoint that shares a folder of frozen parameters

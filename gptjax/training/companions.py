@@ -16,6 +16,7 @@ import flax.struct
 from jax.sharding import AbstractMesh, Mesh
 
 from gptjax.config import ConfigError, get
+from gptjax.config.user_code import is_named
 from gptjax.model.families import family_named, reading_family_of
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis
@@ -27,7 +28,6 @@ from gptjax.settings import ModelSettings, Settings
 from gptjax.training.checkpoint import load_params, saved_config, saved_metadata, saved_steps
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
-from gptjax.user_code import is_named
 
 COMPANIONS = "companions"  # key in the metadata of checkpoints and in history.jsonl: name → identity
 Identity = dict[str, Any]  # 'step' of the checkpoint that was read, and 'digest' of its parameters

@@ -18,9 +18,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gptjax.display.formatting import bytes_text, count_text, duration_text, number_text, percent_text
+from gptjax.display.terminal import Console, one_line, print_note
 from gptjax.evaluation.scores import Score
-from gptjax.formatting import bytes_text, count_text, duration_text, number_text, percent_text
-from gptjax.terminal import Console, one_line, print_note
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import Throughput
 from gptjax.training.objectives.next_token import NextToken

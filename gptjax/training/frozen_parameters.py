@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from flax.traverse_util import unflatten_dict
 
+from gptjax.model.tree import leaves_by_path
 from gptjax.training.state import TrainState
-from gptjax.tree import leaves_by_path
 
 PREFIX = "frozen-"  # begins the folder's name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import hash_of, to_json
-from gptjax.differences import differences
+from gptjax.display.differences import differences
 from gptjax.files import append_line, write_aside
 from gptjax.settings import Settings
 from gptjax.training.run_metadata import git_revision, own_code, version

@@ -33,8 +33,8 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.model.parameters import Parameter
+from gptjax.model.tree import map_with_path
 from gptjax.parallel.sharding import TILE
-from gptjax.tree import map_with_path
 
 SIGNED = (127, 8)  # number of levels besides zero, and levels per factor of two
 UNSIGNED = (255, 12)

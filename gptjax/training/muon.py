@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import optax
 
 from gptjax.model.parameters import Parameter
+from gptjax.model.tree import map_with_path
 from gptjax.parallel.sharding import spec_of
-from gptjax.tree import map_with_path
 
 P = jax.sharding.PartitionSpec
 

@@ -26,15 +26,15 @@ import numpy as np
 import optax
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import called, is_named, named_function
 from gptjax.model.parameters import Parameter, abstract_params
+from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.settings import OptimizerSettings
 from gptjax.training.adafactor import scale_by_adafactor
 from gptjax.training.moments import stored
 from gptjax.training.muon import scale_by_orthogonalization
 from gptjax.training.trained_layers import declared_for_updates, on_trained_layers
 from gptjax.training.treatments import Treatment, treatments_of
-from gptjax.tree import leaves_by_path, map_with_path
-from gptjax.user_code import called, is_named, named_function
 
 
 def make_optimizer(

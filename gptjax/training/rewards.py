@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gptjax.config.user_code import called, is_named, named_function
 from gptjax.evaluation.tasks import answers
-from gptjax.user_code import called, is_named, named_function
 
 Reward = Callable[[str, str, str], float]
 FIELD = "training.reward"

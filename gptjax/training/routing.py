@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.model.mixture_of_experts import ROUTER_BIAS
+from gptjax.model.tree import map_with_path
 from gptjax.settings import TrainingSettings
-from gptjax.tree import map_with_path
 
 LOAD = "expert_tokens"  # [L, E]: number of choices of each expert, divided by the weight of the batch
 STATISTICS = (LOAD, "router_probability", "router_z", "router_entropy", "router_tokens", "expert_drops")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError, default, flatten, get, to_json
-from gptjax.differences import differences, with_lines
-from gptjax.json_files import parsed
+from gptjax.config.user_code import code_hash, is_named
+from gptjax.display.differences import differences, with_lines
+from gptjax.files.json_files import parsed
 from gptjax.model.lora import FIELDS as ADAPTER_FIELDS
 from gptjax.settings import Settings, allowed_values
 from gptjax.training.vocabulary_growth import Growth
-from gptjax.user_code import code_hash, is_named
 
 BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 # These may name a user's function.

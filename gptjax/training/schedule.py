@@ -31,9 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import ConfigError, Units, default
-from gptjax.formatting import counted
+from gptjax.config.user_code import called, is_named, named_function
+from gptjax.display.formatting import counted
 from gptjax.settings import ScheduleSettings, Settings, allowed_values, freeze
-from gptjax.user_code import called, is_named, named_function
 
 NAMES = allowed_values()["schedule.name"].names
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.model.parameters import LAYERS, unstack
+from gptjax.model.tree import map_with_path
 from gptjax.settings import Settings
 from gptjax.training.treatments import Treatment, each_treatment
-from gptjax.tree import map_with_path
 
 
 def trained_only(tree: Any, treatments: Mapping[str, Treatment]) -> Any:

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from gptjax.model.parameters import LAYERS, Parameter
+from gptjax.model.tree import map_with_path
 from gptjax.training.treatments import Treatment
-from gptjax.tree import map_with_path
 
 
 def trained_layers(treatments: Mapping[str, Treatment]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
+from gptjax.config.user_code import is_named
 from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.mixture_of_experts import ROUTER_BIAS
@@ -39,7 +40,6 @@ from gptjax.training.trained import trained_only
 from gptjax.training.trained_layers import declared_for_updates, trained_layers
 from gptjax.training.treatments import Treatment, treatments_of
 from gptjax.training.vocabulary_growth import grown
-from gptjax.user_code import is_named
 
 
 @dataclasses.dataclass(frozen=True)

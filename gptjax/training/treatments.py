@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax.config import ConfigError, check_rule
+from gptjax.config.user_code import is_named
 from gptjax.model.parameters import LAYERS, Parameter
+from gptjax.model.tree import leaves_by_path
 from gptjax.settings import OptimizerSettings, Rule, allowed_values
-from gptjax.tree import leaves_by_path
-from gptjax.user_code import is_named
 
 METHODS = allowed_values()["optimizer.name"].names
 STACK = re.compile(rf"(?<![^/])({'|'.join(LAYERS)})/")  # in a path: the name of a stack of layers

@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError, Units, to_json, validate
+from gptjax.config.user_code import load_config
 from gptjax.model.families import family_named, family_of, validate_model
 from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.parallel.mesh import AXES, make_mesh
@@ -16,7 +17,6 @@ from gptjax.parallel.sharding import params_sharding
 from gptjax.settings import freeze
 from gptjax.training.schedule import make_schedule
 from gptjax.training.treatments import summarize, treatments_of
-from gptjax.user_code import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -15,12 +15,12 @@ from report_of_run import words_of_report
 from training_runs import train_run
 
 from gptjax import tokenizer
+from gptjax.config.user_code import load_config
 from gptjax.data.tokens import TokenSource
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
 from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.writers import read_metrics
-from gptjax.user_code import load_config
 
 ONES = "zero one two three four five six seven eight nine".split()
 STEPS = 60

@@ -5,10 +5,10 @@ import pytest
 import scipy.stats
 from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
 
+from gptjax.display.terminal import Console
 from gptjax.errors import ConfigError
 from gptjax.evaluation import compare, results
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
-from gptjax.terminal import Console
 
 OWN = compare.OwnTasks()
 GENERATION = (

@@ -6,12 +6,12 @@ import pytest
 import yaml
 from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
 
+from gptjax.display.terminal import Console
 from gptjax.errors import ConfigError
 from gptjax.evaluation import results
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import TrainingText
 from gptjax.evaluation.tasks.metrics import METRICS
-from gptjax.terminal import Console
 
 HUB = 'baseline = 0.33\nhub = {dataset = "me/quiz", task_id = "main"}\n'
 

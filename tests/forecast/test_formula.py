@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.formula import formula_needs
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
-from gptjax.user_code import load_config
 
 ROOT = Path(__file__).parents[2]
 with open(ROOT / "experiments" / "memory" / "savings.csv", newline="") as file:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gptjax.folders import state_folder
+from gptjax.files.folders import state_folder
 from gptjax.forecast import outcomes
 from gptjax.forecast.outcomes import MOST_WAITING, RECENT, Figures, Outcome, calibrate, history_file, record
 

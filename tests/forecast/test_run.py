@@ -7,6 +7,7 @@ import pytest
 
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
+from gptjax.display.terminal import Console
 from gptjax.forecast import layouts, outcomes
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.formula import formula_needs
@@ -17,7 +18,6 @@ from gptjax.planning import plan
 from gptjax.scaling.laws import LAWS
 from gptjax.scaling.repetition import ON_C4
 from gptjax.settings import thaw
-from gptjax.terminal import Console
 
 H100 = described_place("H100", 8)
 FIELDS = {

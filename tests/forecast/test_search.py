@@ -5,6 +5,7 @@ import math
 import pytest
 
 from gptjax.config import ConfigError, default
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.candidates import counts, text_tokens
 from gptjax.forecast.choices import chosen_config, write_config
@@ -13,7 +14,6 @@ from gptjax.forecast.layouts import layouts_of
 from gptjax.forecast.price import Price
 from gptjax.forecast.search import LAW, Candidate, Goal, choose
 from gptjax.planning import plan
-from gptjax.user_code import load_config
 
 DATA = DataFacts(512)
 

@@ -15,6 +15,7 @@ from sentencepiece_models import FOREIGN, sentencepiece_model
 
 from gptjax import evaluate, export, sample
 from gptjax.config import ConfigError, RunError
+from gptjax.config.user_code import load_config
 from gptjax.conversation import load_template
 from gptjax.interop.huggingface import tensors
 from gptjax.interop.huggingface.equivalence import differences_of
@@ -25,7 +26,6 @@ from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import MeshSettings
 from gptjax.training.checkpoint import load_for_inference, saved_metadata
-from gptjax.user_code import load_config
 
 import_command = importlib.import_module("gptjax.import")
 

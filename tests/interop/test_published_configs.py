@@ -9,12 +9,12 @@ from huggingface_models import MODELS, written
 from random_models import make_model
 from safetensors.numpy import load_file, save_file
 
+from gptjax.config.user_code import load_config
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.interop.huggingface.families import FAMILIES, family_of_config
 from gptjax.interop.huggingface.model_folder import open_model
 from gptjax.interop.huggingface.tensors import places_of, written_tensors
 from gptjax.model.families import family_named, family_of
-from gptjax.user_code import load_config
 
 LLAMA3 = dict(rope_type="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
 # As on the Hugging Face hub, without keys that say nothing about the function.

@@ -16,8 +16,8 @@ from gptjax.model import lora
 from gptjax.model.families import family_of, merged_model
 from gptjax.model.int8 import Int8, widened
 from gptjax.model.parameters import count_parameters
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.distributed import local_rows, put_batch
-from gptjax.tree import leaves_by_path
 
 FAMILIES = {
     "decoder": {},

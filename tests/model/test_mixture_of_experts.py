@@ -11,6 +11,7 @@ from random_models import TOKENIZER, greedy_reference, make_model
 from reporting_blocks import Reporting
 
 from gptjax.config import ConfigError, default
+from gptjax.config.user_code import load_config
 from gptjax.inference.generate import Generator
 from gptjax.model.checks import check_experts
 from gptjax.model.decoder import Decoder
@@ -20,7 +21,6 @@ from gptjax.model.int8 import quantize
 from gptjax.model.mixture_of_experts import mixture, route
 from gptjax.model.parameters import count_parameters
 from gptjax.settings import ModelSettings
-from gptjax.user_code import load_config
 
 
 @pytest.mark.parametrize("load", ["even", "one expert has all", "some of another device"])

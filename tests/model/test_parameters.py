@@ -23,9 +23,9 @@ from gptjax.model.parameters import (
     stacked,
     vector,
 )
+from gptjax.model.tree import leaves_by_path
 from gptjax.planning import plan
 from gptjax.training.treatments import METHODS, treatments_of
-from gptjax.tree import leaves_by_path
 
 EVERYTHING = dict(bias="all", norm="layernorm", qk_norm=True, position="learned", tied_embeddings=False)
 ONES = nn.initializers.ones

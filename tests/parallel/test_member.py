@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from gptjax.config import ConfigError, RunError
-from gptjax.differences import with_lines
+from gptjax.display.differences import with_lines
 from gptjax.parallel import member
 from gptjax.parallel.hub import Channel
 from gptjax.parallel.meeting import Meeting, Timeouts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forked import ForkedProcess
 
-from gptjax.differences import with_lines
+from gptjax.display.differences import with_lines
 
 WORKER = Path(__file__).parents[1] / "support" / "member_worker.py"
 HOST = socket.gethostname()

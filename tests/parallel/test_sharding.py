@@ -11,16 +11,16 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.model.families import family_of
 from gptjax.model.parameters import Parameter, abstract_params
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, make_mesh
 from gptjax.parallel.sharding import params_sharding, spec_of, state_sharding
 from gptjax.planning import plan
 from gptjax.settings import MeshSettings
 from gptjax.training.state import TrainState
-from gptjax.tree import leaves_by_path
-from gptjax.user_code import load_config
 
 
 def mesh_of(**sizes):

@@ -10,11 +10,11 @@ from one_step import random_batch
 
 from gptjax.data.facts import DataFacts
 from gptjax.model.families import family_of
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import update_spec
 from gptjax.planning import plan
-from gptjax.tree import leaves_by_path
 
 
 def after_steps(config, steps=2):

@@ -10,10 +10,10 @@ import pytest
 from transformers_families import FAMILIES, D, L, T, V, family_named_by, phi3_128k, state_of, torch, transformers
 
 from gptjax.config import default
+from gptjax.config.user_code import load_config
 from gptjax.interop.huggingface.equivalence import differences_of
 from gptjax.model.families import family_named, family_of
 from gptjax.model.parameters import count_parameters
-from gptjax.user_code import load_config
 
 SOURCE_LENGTHS = (24, 17)  # of encoder–decoders; the second one is padded
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from gptjax.config import ConfigError, default, to_json
-from gptjax.folders import alone_in
+from gptjax.files.folders import alone_in
 from gptjax.runs import comparison
 from gptjax.settings import allowed_values
 from gptjax.tokenizer import ByteTokenizer

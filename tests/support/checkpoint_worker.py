@@ -18,11 +18,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from gptjax.model.tree import map_with_path
 from gptjax.training import checkpoint, checkpoint_format
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.state import TrainState
-from gptjax.tree import map_with_path
 
 FROZEN = ["embedding"]  # paths of parameters that are the same at every step
 OPTIMIZER = optax.chain(

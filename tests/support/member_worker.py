@@ -15,7 +15,7 @@ import jax
 from forked import serve
 from jax.experimental import multihost_utils
 
-from gptjax import cli
+from gptjax.command_line import cli
 from gptjax.config import ConfigError
 from gptjax.parallel import member, members
 from gptjax.parallel.meeting import Timeouts, find_meeting

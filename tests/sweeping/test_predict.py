@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from gptjax import train
+from gptjax.config.user_code import load_config
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.price import Price
 from gptjax.model.parameters import count_parameters
@@ -14,7 +15,6 @@ from gptjax.sweeping.definition import override
 from gptjax.sweeping.gather import plan_table
 from gptjax.sweeping.predict import Forecast, planned_on, probe_peak, size_of
 from gptjax.sweeping.runs import State, Status
-from gptjax.user_code import load_config
 
 
 def test_the_predicted_size_equals_that_of_the_training_run(plan, tmp_path):

@@ -11,6 +11,7 @@ from gptjax import config as configs
 from gptjax import planning
 from gptjax.cluster.launch import EXIT_STATUS
 from gptjax.config import ConfigError, flatten
+from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.sweeping.algebra import Point, grid, named, over, seeds
 from gptjax.sweeping.definition import load_sweep, override, parse_setting
@@ -18,7 +19,6 @@ from gptjax.sweeping.runs import State, folder_name, plan_runs, status_of
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint_format import COMMITTED
 from gptjax.training.writers import JsonLinesWriter
-from gptjax.user_code import load_config
 
 REPOSITORY = Path(__file__).parents[2]
 RATE = "optimizer.learning_rate"

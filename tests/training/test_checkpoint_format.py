@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gptjax.data.facts import DataFacts
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.mesh import AXES
 from gptjax.planning import plan
 from gptjax.training.checkpoint_format import read_state, start_save
-from gptjax.tree import leaves_by_path
 
 MESHES = [
     dict(data=1),

@@ -12,6 +12,7 @@ from gptjax.config import ConfigError, default
 from gptjax.model.families import family_of
 from gptjax.model.parameters import declarations_of, matrix, stacked, vector
 from gptjax.model.resolve import resolve_model
+from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding, state_sharding
 from gptjax.training.muon import orthogonalize
@@ -20,7 +21,6 @@ from gptjax.training.state import TrainState
 from gptjax.training.trained import completed, trained_only, zero_in_frozen_layers
 from gptjax.training.trained_layers import trained_layers
 from gptjax.training.treatments import METHODS, summarize, treatments_of
-from gptjax.tree import leaves_by_path, map_with_path
 
 L, D, N, K, H, F, V = 3, 8, 4, 2, 2, 12, 16
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from one_step import PLAIN, assert_same, planned, step_of
 
+from gptjax.model.tree import leaves_by_path
 from gptjax.settings import TrainingSettings
 from gptjax.training.routing import balanced, router_losses, router_metrics
-from gptjax.tree import leaves_by_path
 
 TRAINING = TrainingSettings(load_balance_loss=1.0, router_z_loss=0.0)
 

@@ -6,9 +6,9 @@ import pytest
 from compiled_work import work_of
 from one_step import PLAIN, planned, step_of
 
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.compiled import products_of
 from gptjax.training.trained import completed, trained_only
-from gptjax.tree import leaves_by_path
 
 LAST_BLOCK = ((".*", "freeze", True), ("layers/1/.*|final_norm/.*|head", "freeze", False))
 ATTENTION = (("(embedding|head|final_norm/.*|layers/feedforward.*)", "freeze", True),)

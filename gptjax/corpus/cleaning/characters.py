@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptjax.corpus.duplicates.shingles import UNICODE, WITHOUT_SPACES, powers
-from gptjax.splitmix import mix
+from gptjax.data.splitmix import mix
 
 BATCH_CHARACTERS = 1 << 17  # per batch: enough to outweigh a call of NumPy, few enough for the cache
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gptjax.corpus.cleaning.characters import Spans, Texts
-from gptjax.splitmix import STEP, mix
+from gptjax.data.splitmix import STEP, mix
 
 
 def later_copies(texts: Texts, spans: Spans) -> np.ndarray:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.config.user_code import called, code_hash, is_named, named_function
 from gptjax.corpus.cleaning.statistics import DUPLICATE
-from gptjax.user_code import called, code_hash, is_named, named_function
 
 EMPTY = "empty"  # nothing is left of it
 OTHER_LANGUAGE = "other language"

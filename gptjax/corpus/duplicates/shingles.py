@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gptjax.splitmix import STEP, mix
+from gptjax.data.splitmix import STEP, mix
 
 UNITS = ("word", "character")
 BATCH_CHARACTERS = 1 << 15  # hashed at once: the arrays stay in the processor's cache

@@ -23,7 +23,7 @@ import xxhash
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
 from gptjax.corpus.duplicates.shingles import UNITS, shingle_hashes
-from gptjax.splitmix import mix
+from gptjax.data.splitmix import mix
 
 ASCII_SPACE = bytes(code for code in range(128) if chr(code).isspace())
 SHINGLES_AT_ONCE = 1 << 16  # shingles permuted at once: they stay in the processor's cache

@@ -28,7 +28,7 @@ from gptjax.corpus.engine.journal import FILE as JOURNAL
 from gptjax.corpus.engine.journal import Journal
 from gptjax.corpus.libraries import check_same_here
 from gptjax.files import file_entry
-from gptjax.folders import LOCK
+from gptjax.files.folders import LOCK
 
 ATTEMPT = ".attempt"  # how the name of an attempt's folder ends
 _MARKER = re.compile(r"part-\d+\.json")

@@ -15,8 +15,8 @@ from gptjax.corpus.manifest import change_text, places_text, shared_texts, super
 from gptjax.corpus.plain import plain
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.report.samples import Sample
-from gptjax.formatting import counted, size_text
-from gptjax.terminal import visible
+from gptjax.display.formatting import counted, size_text
+from gptjax.display.terminal import visible
 
 MOST_ROWS = 20  # rows of languages and licences; the rest shares a row
 

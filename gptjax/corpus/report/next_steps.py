@@ -13,7 +13,7 @@ import gptjax
 from gptjax import tokenizer as tokenizers
 from gptjax.corpus.forms import CHAT_PREFERENCES, CONVERSATIONS, LABELLED, PAIRS, PREFERENCES, TEMPLATED, TEXT
 from gptjax.data.tokens import TokenSource
-from gptjax.paths import CONFIG
+from gptjax.files.paths import CONFIG
 
 PYTHON = "python-stdlib"  # a path of a source of text: this Python's standard library
 TINY = "configs/text_tiny.py"

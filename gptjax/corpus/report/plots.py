@@ -10,8 +10,8 @@ import numpy as np
 
 from gptjax.corpus.duplicates.sketch import probability
 from gptjax.corpus.report.card import merged
+from gptjax.display.formatting import size_unit
 from gptjax.files import write_aside
-from gptjax.formatting import size_unit
 
 BLUE, RED, GREY = "#3b6fb6", "#d1495b", "#8a8f98"
 MOST = 12  # bars

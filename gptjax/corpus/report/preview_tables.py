@@ -12,8 +12,8 @@ from rich.text import Text
 from gptjax.config import get
 from gptjax.corpus.preview import Preview
 from gptjax.corpus.stages.select import KEPT
-from gptjax.formatting import size_text
-from gptjax.terminal import Console, visible
+from gptjax.display.formatting import size_text
+from gptjax.display.terminal import Console, visible
 
 LANGUAGES = 12  # rows shown
 PLACE = 30  # last characters shown of a document's origin

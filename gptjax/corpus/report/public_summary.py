@@ -13,7 +13,7 @@ from typing import Any
 from gptjax.corpus.forms import CHAT_PREFERENCES, CONVERSATIONS, LABELLED, PAIRS, PREFERENCES
 from gptjax.corpus.report.card import inline, merged, section, table
 from gptjax.corpus.report.funnel import left_documents
-from gptjax.formatting import size_text
+from gptjax.display.formatting import size_text
 
 ASKED = "**to be stated by the provider**"
 # The template's classes of size for text.

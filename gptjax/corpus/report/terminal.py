@@ -16,8 +16,8 @@ from gptjax.corpus.manifest import change_text, places_text, shared_texts, super
 from gptjax.corpus.report import CARD
 from gptjax.corpus.report.funnel import left_documents
 from gptjax.corpus.sources import KEPT
-from gptjax.formatting import counted, size_text
-from gptjax.terminal import Console
+from gptjax.display.formatting import counted, size_text
+from gptjax.display.terminal import Console
 
 SHOWN_LABELS = 20
 SHOWN_SET_ASIDE = 10

@@ -24,7 +24,7 @@ from gptjax.corpus.sources import UNREADABLE, Piece
 from gptjax.corpus.sources.opening import Bounds, check_links, left_out, once, open_file
 from gptjax.corpus.sources.records import decode
 from gptjax.corpus.sources.streams import Unreadable, counted
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 
 LEFT_OUT = ("vendored", "built", "test data", "lock files", "generated", "minified")
 OPTIONS = {

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gptjax.formatting import MEGABYTE
+from gptjax.display.formatting import MEGABYTE
 
 # Limits for finding, opening and decompressing a file.
 READING: dict[str, Any] = {

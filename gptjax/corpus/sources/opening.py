@@ -21,7 +21,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.sources import Piece
 from gptjax.corpus.sources.decompression import SUFFIXES
 from gptjax.corpus.sources.streams import Stream, Unreadable
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 
 LINKS = ("inside", "all")  # links to follow: those within the source, or all
 OUTSIDE = "links that lead out of the source (links='all' follows them)"

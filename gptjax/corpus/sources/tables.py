@@ -22,7 +22,7 @@ from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, expanded, find_files, is_remote, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, lines
 from gptjax.corpus.sources.streams import Unreadable, counted
-from gptjax.formatting import MEGABYTE
+from gptjax.display.formatting import MEGABYTE
 
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 OPTIONS = {

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import named_function
 from gptjax.corpus.engine import Task
 from gptjax.corpus.plain import plain
-from gptjax.user_code import named_function
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus

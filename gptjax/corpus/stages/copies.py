@@ -25,7 +25,7 @@ from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.documents import batches
 from gptjax.corpus.stages.verdicts import write_verdicts
 from gptjax.data.prepared import MANIFEST, read_manifest
-from gptjax.paths import local_path
+from gptjax.files.paths import local_path
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus, DocumentShard

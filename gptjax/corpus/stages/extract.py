@@ -15,7 +15,7 @@ from gptjax.corpus.engine import Task
 from gptjax.corpus.sources import Piece, Skipped, begins, read_piece
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.state import Corpus, DocumentShard
-from gptjax.formatting import MEGABYTE, counted
+from gptjax.display.formatting import MEGABYTE, counted
 
 
 def extract(task: Task, folder: Path) -> dict:

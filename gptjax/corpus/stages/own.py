@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import called, code_hash, named_function
 from gptjax.corpus.documents import DocumentWriter, is_blank
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_place
@@ -19,7 +20,6 @@ from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.documents import batches
 from gptjax.corpus.stages.verdicts import write_verdicts
-from gptjax.user_code import called, code_hash, named_function
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus

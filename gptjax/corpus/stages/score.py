@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
+from gptjax.config.user_code import called, code_hash, named_function
 from gptjax.corpus.cleaning.rules import Rule
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_set_aside
@@ -24,7 +25,6 @@ from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.clean import cleaned_shards
 from gptjax.corpus.stages.documents import batches, set_aside_in
-from gptjax.user_code import called, code_hash, named_function
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus

@@ -10,7 +10,7 @@ import numpy as np
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import cut_at_paragraphs, is_blank
 from gptjax.corpus.forms import CONVERSATIONS, TEXT, source_keys
-from gptjax.splitmix import STEP, mix
+from gptjax.data.splitmix import STEP, mix
 
 CUT = "the rest of long documents that are held out"  # the reason why it is in no split
 BY_KEY = ("source", "prompt")  # the first part of a document decides its split

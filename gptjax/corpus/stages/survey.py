@@ -21,7 +21,7 @@ from gptjax.corpus.stages.domains import domain_of, write_domains
 from gptjax.corpus.stages.histogram import Histogram, reach
 from gptjax.corpus.stages.splits import CUT, document_draws, limit_of, split_texts
 from gptjax.corpus.stages.verdicts import remaining
-from gptjax.formatting import MEGABYTE
+from gptjax.display.formatting import MEGABYTE
 
 if TYPE_CHECKING:
     from gptjax.corpus.state import Corpus

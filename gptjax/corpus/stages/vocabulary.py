@@ -22,8 +22,8 @@ from gptjax.corpus.libraries import versions_of
 from gptjax.corpus.stages.base import CorpusStage
 from gptjax.corpus.stages.splits import draws, numbered, split_texts
 from gptjax.corpus.stages.verdicts import remaining
-from gptjax.formatting import MEGABYTE
-from gptjax.paths import local_path
+from gptjax.display.formatting import MEGABYTE
+from gptjax.files.paths import local_path
 from gptjax.tokenizer import CONTROL_TOKENS, SentencePieceTokenizer, Tokenizer
 from gptjax.tokenizer import training as tokenizer_training
 from gptjax.tokenizer.training import CHUNK

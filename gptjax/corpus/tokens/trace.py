@@ -20,7 +20,7 @@ from gptjax.corpus.manifest import WORK
 from gptjax.data.prepared import origins_name, read_manifest
 from gptjax.data.tokens import TokenSource
 from gptjax.data.traced import TracedRow
-from gptjax.terminal import Console, one_line, write_raw
+from gptjax.display.terminal import Console, one_line, write_raw
 from gptjax.tokenizer import Tokenizer
 
 TOLD = ("uri", "license", "language")

@@ -14,13 +14,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
+from gptjax.display.formatting import counted
 from gptjax.files import write_aside
-from gptjax.formatting import counted
+from gptjax.files.json_files import parsed
 from gptjax.interop.huggingface.families import family_of_config
 from gptjax.interop.huggingface.family import Family
 from gptjax.interop.huggingface.tensors import Place, Written, first_layers_of, places_of, written_tensors
 from gptjax.interop.huggingface.weights import DTYPES, Weights, write_weights
-from gptjax.json_files import parsed
 from gptjax.model.families import family_of
 from gptjax.settings import ModelSettings
 

@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
+from gptjax.files.json_files import parsed
 from gptjax.interop.huggingface.tensors import Written
-from gptjax.json_files import parsed
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}

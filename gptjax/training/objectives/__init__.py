@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 from gptjax.config import ConfigError, suggestion
+from gptjax.config.user_code import called, is_named, named_function
 from gptjax.model.families import FAMILIES, family_named
 from gptjax.settings import Settings
 from gptjax.training.objectives.classification import Classification
@@ -18,7 +19,6 @@ from gptjax.training.objectives.objective import Objective
 from gptjax.training.objectives.on_policy_distillation import OnPolicyDistillation
 from gptjax.training.objectives.preference import Preference
 from gptjax.training.objectives.seq2seq import Seq2Seq
-from gptjax.user_code import called, is_named, named_function
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "next_token": NextToken,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from gptjax.corpus.duplicates.find import components
 from gptjax.corpus.duplicates.join import Groups, candidate_edges, equal_keys, linear_edges, pack, unpack
 from gptjax.corpus.duplicates.nodes import precedence
-from gptjax.splitmix import mix
+from gptjax.data.splitmix import mix
 
 ALL_IN_MEMORY = 1 << 30
 

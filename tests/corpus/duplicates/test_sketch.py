@@ -15,7 +15,7 @@ from gptjax.corpus.duplicates.sketch import (
     probability,
     signatures,
 )
-from gptjax.splitmix import mix
+from gptjax.data.splitmix import mix
 
 
 def sets_of(*sizes_and_starts):

@@ -3,7 +3,7 @@
 import io
 
 from gptjax.corpus.report.terminal import _dropped, _set_aside, changed
-from gptjax.terminal import Console
+from gptjax.display.terminal import Console
 
 REASONS = [
     "gopher_repetition.max_duplicate_paragraph_character_share",

@@ -66,7 +66,7 @@ def module(tmp_path, monkeypatch):
         forget(name)
 
     def forget(name):
-        from gptjax import user_code
+        from gptjax.config import user_code
 
         sys.modules.pop(name, None)
         user_code._hash_of.cache_clear()

@@ -135,7 +135,7 @@ def run(folder):
 
 
 def test_steps_are_counted_as_in_metrics(folder, run, capsys):
-    from gptjax.terminal import Console
+    from gptjax.display.terminal import Console
 
     show_row(Console(width=1000), traced_row(run, None, 7, 2), whole=True)
     said = capsys.readouterr().out

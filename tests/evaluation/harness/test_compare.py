@@ -9,11 +9,11 @@ import pytest
 import scipy.stats
 from table_answerer import TableAnswerer, choice_rows
 
+from gptjax.display.terminal import Console
 from gptjax.errors import ConfigError
 from gptjax.evaluation import compare, harness, results
 from gptjax.evaluation.harness.compare import HarnessTasks
 from gptjax.evaluation.harness.run import samples_path
-from gptjax.terminal import Console
 
 SECTION = HarnessTasks()
 DRAW = np.random.default_rng(0)

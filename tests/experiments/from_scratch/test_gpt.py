@@ -10,10 +10,10 @@ import numpy as np
 import pretraining
 import pytest
 
+from gptjax.config.user_code import load_config
 from gptjax.model.families import family_of
 from gptjax.model.resolve import resolve_model
 from gptjax.training.cross_entropy import cross_entropy
-from gptjax.user_code import load_config
 
 ROOT = Path(__file__).parents[3]
 SIZES = dict(vocab=19, positions=8, width=16, layers=2, heads=2)

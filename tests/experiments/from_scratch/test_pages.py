@@ -18,10 +18,10 @@ import pytest
 from absl import flags as absl_flags
 
 from gptjax.config import ConfigError, to_json, validate
+from gptjax.config.user_code import call_in_file
 from gptjax.model.families import validate_model
 from gptjax.settings import Settings
 from gptjax.sweeping import Sweep
-from gptjax.user_code import call_in_file
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "experiments" / "from_scratch"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import sizes
 
+from gptjax.config.user_code import load_config
 from gptjax.model.resolve import resolve_model
-from gptjax.user_code import load_config
 
 ROOT = Path(__file__).parents[3]
 

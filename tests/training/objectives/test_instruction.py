@@ -9,8 +9,8 @@ from prepared_folders import write_prepared
 from training_runs import losses_and_scores, train_run
 
 from gptjax import train as command
-from gptjax.base_run import start_from_run
 from gptjax.config import ConfigError, default, validate
+from gptjax.config.base_run import start_from_run
 from gptjax.conversation import Message
 from gptjax.runs.start import check_start
 from gptjax.settings import freeze

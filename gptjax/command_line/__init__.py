@@ -1,0 +1,1 @@
+"""What all commands share: their start and end, flags, help, and messages about wrong flags."""

@@ -1,0 +1,301 @@
+"""Runs Python that the user wrote: config and sweep files, and functions named as 'module:function' in a config.
+
+Such code may contain mistakes. Any error in it becomes a `ConfigError` that names the line of the user's file, never a
+line of a library that the file called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib
+import inspect
+import os
+import platform
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import gptjax
+from gptjax.config.access import default, suggestion
+from gptjax.errors import ConfigError
+
+# --- Config and sweep files ---------------------------------------------------------------------------------------
+
+
+def path_and_argument(text: str) -> tuple[str, str | None]:
+    """'configs/gpt2.py:124m' → ('configs/gpt2.py', '124m'), or None without an argument. `~` is expanded."""
+    path, colon, argument = text.partition(".py:")
+    path = os.path.expanduser(f"{path}.py" if colon else path)
+    return path, argument if colon else None
+
+
+def load_config(text: str, fields: Callable[[], ConfigDict] = default) -> ConfigDict:
+    """Returns the config that `get_config` of 'FILE.py' or 'FILE.py:argument' returns.
+
+    Args:
+      fields: makes a config that has every field, for the suggestions in messages.
+
+    Raises:
+      ConfigError: the file does not exist, or its `get_config` fails or does not return a config.
+    """
+    return call_in_file(text, "get_config", ConfigDict, fields)
+
+
+def call_in_file(
+    text: str,
+    function: str,
+    returns: type,
+    fields: Callable[[], ConfigDict] = default,
+    keywords: Mapping[str, Any] | None = None,
+) -> Any:
+    """Calls a function of the file in 'FILE.py' or 'FILE.py:argument', with the argument if there is one.
+
+    Args:
+      keywords: further arguments of the function, by name.
+
+    Raises:
+      ConfigError: the file or the function does not exist, or the function does not take the argument, fails, exits, or
+        does not return a `returns`.
+    """
+    path, argument = path_and_argument(text)
+    given = [] if argument is None else [argument]
+    try:
+        if not Path(path).is_file():
+            raise ConfigError(_no_such_file(path, argument))
+        names = runpy.run_path(path)
+        if not callable(called := names.get(function)):
+            raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
+        _check_argument(path, function, called, argument, keywords or {})
+        result = called(*given, **(keywords or {}))
+    except KeyboardInterrupt:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_what_went_wrong(error, path, argument, fields)) from error
+    if result is None:
+        raise ConfigError(f"{path}: {function}() returned nothing; is 'return' missing at its end?")
+    if not isinstance(result, returns):
+        raise ConfigError(f"{path}: {function}() must return a {returns.__name__}, not a {type(result).__name__}")
+    return result
+
+
+def _no_such_file(path: str, argument: str | None) -> str:
+    """Reports that the Python file does not exist, and suggests a similar one in its folder or in the project's
+    configs."""
+    if not path.strip():
+        return f"{path!r} is not a file: give a Python file, such as configs/gpt2.py:124m"
+    if argument is None and ":" in Path(path).name:  # gpt2:124m without .py
+        path, _, argument = path.rpartition(":")
+    here, configs = Path(path), Path(gptjax.__file__).parents[1] / "configs"
+    beside = sorted(here.glob("*.py")) if here.is_dir() else sorted(here.parent.glob("*.py"))
+    project = sorted((Path("configs") if Path("configs").is_dir() else configs).rglob("*.py"))
+    by_name = {file.stem: file for file in [*project, *beside]}  # files in the same folder take precedence
+    close = difflib.get_close_matches(here.name.removesuffix(".py"), by_name, n=1, cutoff=0.6)
+    like = [os.path.relpath(by_name[name]) for name in close]
+    like = [f"{file}:{argument}" if argument else file for file in like]
+    problem = f"{path} is a folder, not a Python file" if here.is_dir() else f"there is no file {path}"
+    return problem + (f"; did you mean {like[0]}?" if like else "")
+
+
+def _check_argument(
+    path: str, name: str, function: Callable, argument: str | None, keywords: Mapping[str, Any]
+) -> None:
+    """Raises ConfigError if the function cannot be called with the argument, or without one, and with the keywords."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a callable without a signature
+        return
+    try:
+        signature.bind_partial(**keywords)
+    except TypeError:
+        raise ConfigError(f"{path}: {name}{signature} must take the keywords {', '.join(keywords)}") from None
+    try:
+        signature.bind(*([] if argument is None else [argument]), **keywords)
+    except TypeError:
+        if argument is not None:
+            raise ConfigError(
+                f"{path}:{argument}: {name}{signature} takes no argument, so nothing can stand after the colon"
+            ) from None
+        raise ConfigError(f"{path}: {name}{signature} needs an argument, as in {path}:ARGUMENT") from None
+
+
+def _what_went_wrong(error: BaseException, path: str, argument: str | None, fields: Callable[[], ConfigDict]) -> str:
+    """Describes an error in a user's file in one sentence, with the line of that file."""
+    if isinstance(error, SyntaxError) and _is_same(error.filename, path):
+        source = " ".join((error.text or "").split())
+        return f"{path}, line {error.lineno}: {error.msg}" + (f", in {source!r}" if source else "")
+    frames = list(traceback.walk_tb(error.__traceback__))
+    line = next((line for frame, line in reversed(frames) if _is_same(frame.f_code.co_filename, path)), None)
+    place = path if line is None else f"{path}, line {line}"
+    if isinstance(error, ConfigError):
+        own = line is None or _is_same(frames[-1][0].f_code.co_filename, path)
+        return str(error) if own else f"{place}: {error}"  # an error that the file itself raised needs no line
+    if isinstance(error, SystemExit):
+        return f"{place}: it ends the program with exit status {error.code!r}, but should return"
+    of_field = _wrong_field(error.__traceback__, fields)
+    if of_field:
+        return f"{place}: {of_field}"
+    given = "" if argument is None else f" (its argument is {argument!r})"
+    return f"{place}: {type(error).__name__}: {error}{given}"
+
+
+def _is_same(one: str | None, other: str) -> bool:
+    return one is not None and (one == other or Path(one).absolute() == Path(other).absolute())
+
+
+def _wrong_field(trace: TracebackType | None, fields: Callable[[], ConfigDict]) -> str | None:
+    """Explains an error that reading or setting a field of a ConfigDict raised; None for other errors."""
+    touched = None
+    for frame, _ in traceback.walk_tb(trace):
+        names = frame.f_locals
+        if frame.f_code.co_filename == ConfigDict.__setitem__.__code__.co_filename and isinstance(
+            names.get("self"), ConfigDict
+        ):
+            key = names.get("key", names.get("attribute"))
+            touched = (names["self"], key, names.get("value")) if isinstance(key, str) else touched
+    if touched is None:
+        return None
+    config, key, value = touched
+    section = _name_of_section(config, fields())
+    field = f"{section}.{key}" if section else key
+    if key in config:
+        return f"{field} = {value!r}: expected {type(config[key]).__name__}, got {type(value).__name__}"
+    return f"unknown field {field}{suggestion(field, list(_names(fields())))}"
+
+
+def _names(config: Mapping, prefix: str = "") -> Iterable[str]:
+    """Yields the dotted names of all sections and fields."""
+    for name, value in config.items():
+        yield prefix + name
+        if isinstance(value, ConfigDict):
+            yield from _names(value, f"{prefix}{name}.")
+
+
+def _name_of_section(section: ConfigDict, config: ConfigDict, name: str = "") -> str:
+    """Returns the dotted name of the section of `config` that has the same fields as `section`, which may be a copy."""
+    if set(section) == set(config):
+        return name
+    inner = ((key, value) for key, value in config.items() if isinstance(value, ConfigDict))
+    return next(
+        (found for key, value in inner if (found := _name_of_section(section, value, f"{name}.{key}"))), ""
+    ).lstrip(".")
+
+
+# --- Functions named in a config ------------------------------------------------------------------------------------
+
+
+def is_named(text: str) -> bool:
+    """Whether a value such as that of `optimizer.name` names a user's function as 'module:function'."""
+    return ":" in text
+
+
+def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = None) -> Callable:
+    """Imports the function that 'module:function' names. The module may also be a file in the current folder.
+
+    Only functions and classes that the module itself defines are accepted, so that a config cannot name others.
+
+    Args:
+      field: the config field, for messages.
+      takes: how many positional arguments the function must take, or several such numbers; None: not checked.
+
+    Raises:
+      ConfigError: the module or function does not exist, the module fails, or the function takes other arguments.
+    """
+    setting = f"{field} = {text!r}"
+    module_name, _, name = text.partition(":")
+    if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
+        raise ConfigError(f"{setting}: expected 'module:function', such as 'my_ideas:make'")
+    if (current := str(Path.cwd())) not in sys.path:  # an installed command does not search it by default
+        sys.path.append(current)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise ConfigError(
+                f"{setting}: there is no module {module_name} in {current} or among those installed"
+            ) from None
+        raise ConfigError(f"{setting}: {_place(error, module_name)}: {error}") from error
+    except SyntaxError as error:
+        raise ConfigError(f"{setting}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{setting}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
+    _hash_of(module)  # cached now, while the file is still as imported
+    function = getattr(module, name, None)
+    its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+    if not callable(function) or getattr(function, "__module__", None) != module_name:
+        raise ConfigError(f"{setting}: {module_name} defines no function {name}{suggestion(name, its_own)}")
+    if takes is not None:
+        allowed = (takes,) if isinstance(takes, int) else takes
+        try:
+            number = num_arguments(function)
+        except ValueError:  # a function that is not written in Python
+            raise ConfigError(f"{setting}: {name} does not say which arguments it takes") from None
+        if number not in allowed:
+            raise ConfigError(
+                f"{setting}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
+                f"argument{'s' if allowed != (1,) else ''}, which GUIDE.md describes ('Your own ideas')"
+            )
+    return function
+
+
+def code_hash(text: str) -> str | None:
+    """Returns a hash of the file that defines 'module:function', as it was when this process imported it.
+
+    Other modules that it imports are not included. A module without a file, such as a builtin one, is identified by a
+    version. Returns None if this process has not imported the module.
+    """
+    module = sys.modules.get(text.partition(":")[0])
+    return None if module is None else _hash_of(module)
+
+
+@functools.cache
+def _hash_of(module: ModuleType) -> str:
+    try:
+        loader: Any = module.__loader__
+        return hashlib.sha256(loader.get_data(module.__file__)).hexdigest()[:16]  # also from a zip archive
+    except (AttributeError, OSError, TypeError):
+        if module.__name__ in sys.builtin_module_names:
+            return f"Python {platform.python_version()}"
+        return str(getattr(module, "__version__", "unknown"))
+
+
+def num_arguments(function: Callable) -> int:
+    """Returns how many positional arguments without a default a function has."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)
+
+
+def called(field: str, text: str, call: Callable[[], Any]) -> Any:
+    """Returns `call()`, which calls the function that `text` names in `field`.
+
+    Raises:
+      ConfigError: the function fails; the message names the field and the line.
+      MemoryError: as the function raised it.
+    """
+    try:
+        return call()
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:
+        place = _place(error, text.partition(":")[0])
+        raise ConfigError(f"{field} = {text!r}: {place}: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _place(error: BaseException, module_name: str) -> str:
+    """Returns 'FILE, line N' for the last line of the module that an error passed through, or else of another file."""
+    file = getattr(sys.modules.get(module_name), "__file__", None) or f"{module_name.replace('.', '/')}.py"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [place for place in frames if _is_same(place[0], file)] or frames[-1:]
+    return f"{own[-1][0]}, line {own[-1][1]}"

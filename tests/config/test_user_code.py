@@ -1,0 +1,326 @@
+"""Errors in the user's own Python end in one sentence with the user's file and line."""
+
+import platform
+import re
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import jax
+import pytest
+
+from gptjax.config import ConfigError, default
+from gptjax.config.user_code import call_in_file, code_hash, load_config, named_function, path_and_argument
+from gptjax.corpus import config as corpus
+from gptjax.corpus.cleaning import rules
+from gptjax.model import feedforward
+from gptjax.model.parameters import Parameter
+from gptjax.sweeping.definition import load_sweep
+from gptjax.training import optimizer, schedule
+
+CONFIG = """from gptjax.config import default
+def get_config(arg='a'):
+    config = default()
+    {line}
+    return config
+"""
+SWEEP = "from gptjax.sweeping import Sweep, over\ndef get_sweep():\n    {line}\n"
+
+
+def load_corpus(text):
+    return load_config(text, corpus.default)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("config.model.wdith = 3", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.modle.width = 3", "line 4: unknown field modle; did you mean model?"),
+        ("config.optimizer.width = 3", "line 4: unknown field optimizer.width; did you mean model.width?"),
+        ("config.model['wdith'] = 3", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("x = 2 * config.model.wdith", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.model.update(wdith=3)", "line 4: unknown field model.wdith; did you mean model.width?"),
+        ("config.model.width = 'wide'", "line 4: model.width = 'wide': expected int, got str"),
+        ("config.seed = 1.5", "line 4: seed = 1.5: expected int, got float"),
+        ("config.model.width = = 3", "line 4: invalid syntax, in 'config.model.width = = 3'"),
+        ("config.model.width = (", "line 4: '(' was never closed"),
+        ("1 / 0", "line 4: ZeroDivisionError: division by zero"),
+        ("widht", "line 4: NameError: name 'widht' is not defined"),
+        ("import no_such_module", "line 4: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import sys; sys.exit(3)", "line 4: it ends the program with exit status 3"),
+        ("raise SystemExit", "line 4: it ends the program with exit status None"),
+        ("get_config(1, 2, 3)", "line 4: TypeError: get_config() takes from 0 to 1 positional arguments"),
+        ("return", "get_config() returned nothing; is 'return' missing at its end?"),
+        ("return {'model': {}}", "get_config() must return a ConfigDict, not a dict"),
+        ("return get_config", "get_config() must return a ConfigDict, not a function"),
+    ],
+)
+def test_an_error_in_a_config_file_names_file_and_line(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format(line=line))
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    assert str(caught.value).startswith(str(path)) and message in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 160
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("def get_config(: pass", "line 1: invalid syntax"),
+        ("def get_confg(): pass", "must define get_config(); did you mean get_confg?"),
+        ("get_config = 3", "must define get_config()"),
+        ("def get_config(size): return size", "get_config(size) needs an argument, as in "),
+        ("import sys\nsys.exit()", "line 2: it ends the program"),
+        ("\x00", "null bytes"),
+        ("'\udcff'", "line 1"),
+    ],
+)
+def test_an_error_outside_of_get_config(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_the_argument_after_the_colon(tmp_path):
+    with_argument, without = tmp_path / "a:b.py", tmp_path / "none.py"
+    with_argument.write_text(CONFIG.format(line="config.model.width = {'a': 384, 'b:c': 12}[arg]"))
+    without.write_text("from gptjax.config import default\nget_config = lambda: default()\n")
+    assert path_and_argument("x.py:a:b") == ("x.py", "a:b") and path_and_argument("x.py") == ("x.py", None)
+    assert load_config(f"{with_argument}:b:c").model.width == 12
+    with pytest.raises(ConfigError, match=r"line 4: KeyError: 'd' \(its argument is 'd'\)"):
+        load_config(f"{with_argument}:d")
+    with pytest.raises(ConfigError, match=r"none\.py:d: get_config\(\) takes no argument"):
+        load_config(f"{without}:d")
+
+
+@pytest.mark.parametrize(
+    "typed, like",
+    [
+        ("mine/stdlib_tinny.py", "mine/stdlib_tiny.py"),  # in the same folder
+        ("mine/stdlib_tiny", "mine/stdlib_tiny.py"),
+        ("configs/stdlib_tinny.py", "configs/stdlib_tiny.py"),
+        ("stdlib_tiny.py", "configs/stdlib_tiny.py"),  # without its folder
+        ("stdlib_tiny", "configs/stdlib_tiny.py"),
+        ("gpt2:124m", "configs/gpt2.py:124m"),  # without its suffix
+        ("configs/gtp2.py:124m", "configs/gpt2.py:124m"),
+        ("books_and_code.py", "configs/corpus/books_and_code.py"),
+        ("../stdlib_tiny.py", "configs/stdlib_tiny.py"),
+        ("gpt2/124m", None),
+        ("zebra.py", None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("has_configs", [True, False])
+def test_for_a_missing_file_the_most_similar_one_is_suggested(tmp_path, monkeypatch, typed, like, has_configs):
+    """Suggests from the configs of the current folder, or else from those of the package."""
+    monkeypatch.chdir(tmp_path)
+    made = ["mine/stdlib_tiny.py", "configs/stdlib_tiny.py", "configs/gpt2.py", "configs/corpus/books_and_code.py"]
+    for name in made if has_configs else made[:1]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError) as caught:
+        load_config(typed)
+    problem, _, suggested = str(caught.value).partition("; did you mean ")
+    if has_configs or not (like or "").startswith("configs/"):
+        assert suggested == (f"{like}?" if like else "")
+    else:
+        assert (
+            suggested.endswith(f"/{like}?") and (tmp_path / suggested.partition(".py")[0]).with_suffix(".py").exists()
+        )
+    assert problem.startswith(f"there is no file {typed.partition(':')[0]}") or not typed
+
+
+def test_a_folder_is_not_a_config_file(tmp_path):
+    with pytest.raises(ConfigError, match=f"^{tmp_path} is a folder, not a Python file$"):
+        load_config(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            "config.tokenizer.vocabsize = 3",
+            "line 4: unknown field tokenizer.vocabsize; did you mean tokenizer.vocab_size?",
+        ),
+        ("config.cleaning.gopher_quality.min_word = 3", "field cleaning.gopher_quality.min_word; did you mean"),
+        ("config.sources = 'books'", "line 4: sources = 'books': expected tuple, got str"),
+        ("config.sources = (source(kind='text', path='x'),)", "line 4: TypeError: source() missing 1 required"),
+    ],
+)
+def test_an_error_in_a_corpus_config(tmp_path, line, message):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        CONFIG.format(line=line).replace("gptjax.config import default", "gptjax.corpus.config import default, source")
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_corpus(str(path))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("Sweep('c.py', over('model.wdith', [1]))", "line 3: sweep: unknown field model.wdith"),
+        ("Sweep('c.py', over('model.width', [1]))", "get_sweep() returned nothing"),
+        ("return over('model.width', [1])", "get_sweep() must return a Sweep, not a list"),
+        ("return Sweep('c.py', [1])", "the sweep's points hold 1"),
+        ("return Sweep('c.py', 1)", "the sweep's points = 1: must be a list of points"),
+        ("return Sweep(1, [])", "the sweep's config = 1: must be a file"),
+        ("exit(0)", "line 3: it ends the program with exit status 0"),
+        ("return Sweep(", "line 3: '(' was never closed"),
+    ],
+)
+def test_an_error_in_a_sweep_file(tmp_path, line, message):
+    path = tmp_path / "sweep.py"
+    path.write_text(SWEEP.format(line=line))
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(str(path))
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_config_error_that_a_file_raises_is_unchanged(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from gptjax.config import ConfigError\ndef get_config(): raise ConfigError('expected a or b')\n")
+    with pytest.raises(ConfigError, match=r"^expected a or b$"):
+        load_config(str(path))
+
+
+def test_the_result_of_the_function_is_returned(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format(line="config.model.width = 12"))
+    config = call_in_file(str(path), "get_config", type(default()))
+    assert config.model.width == 12
+
+
+@pytest.fixture
+def module_here(tmp_path, monkeypatch):
+    """Writes a module with a unique name into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+        return name
+
+    return write
+
+
+def test_a_named_function_is_found_in_the_current_folder(module_here):
+    name = module_here("ideas_found", "def one(x): return x + 1\n")
+    assert named_function("model.feedforward", f"{name}:one", takes=(1, 2))(2) == 3
+    name = module_here("ideas_default", "def one(x, power=2): return x**power\n")
+    assert named_function("model.feedforward", f"{name}:one", takes=1)(3) == 9
+
+
+def test_the_hash_is_that_of_the_code_that_was_imported(module_here):
+    hashes = []
+    for text in ("def one(x): return x\n", "def one(x): return x + 1\n"):
+        name = module_here("ideas_hashed", text)
+        named_function("model.feedforward", f"{name}:one")
+        hashes.append(code_hash(f"{name}:one"))
+        Path(f"{name}.py").write_text("# not the imported code\n")
+        assert code_hash(f"{name}:one") == hashes[-1]
+    assert hashes[0] != hashes[1]
+
+
+def test_code_that_is_not_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "wheel.zip", "w") as archive:
+        archive.writestr("ideas_zipped.py", "def one(x): return x\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "wheel.zip"))
+    named_function("schedule.name", "ideas_zipped:one", takes=1)
+    assert re.fullmatch("[0-9a-f]{16}", code_hash("ideas_zipped:one"))
+    named_function("schedule.name", "itertools:count")
+    assert code_hash("itertools:count") == f"Python {platform.python_version()}"
+    made = types.ModuleType("ideas_made_up")
+    monkeypatch.setitem(sys.modules, "ideas_made_up", made)
+    assert code_hash("ideas_made_up:f") == "unknown" and code_hash("never_imported:f") is None
+    with pytest.raises(ConfigError, match="chain does not say which arguments it takes"):
+        named_function("schedule.name", "itertools:chain", takes=1)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("no_such_ideas:make", "there is no module no_such_ideas in "),
+        ("ideas_bad:mkae", "ideas_bad defines no function mkae; did you mean make?"),
+        ("ideas_bad:path", "ideas_bad defines no function path"),  # imported there, not defined there
+        ("ideas_bad:number", "ideas_bad defines no function number"),
+        ("ideas_bad:make", r"make(a, b) must take 1 argument, which GUIDE.md describes"),
+        ("ideas_bad:", "expected 'module:function'"),
+        (":make", "expected 'module:function'"),
+        ("../ideas_bad:make", "expected 'module:function'"),
+        ("a:b:c", "expected 'module:function'"),
+        ("ideas_broken:make", "ideas_broken.py, line 2: ZeroDivisionError"),
+        ("ideas_syntax:make", "ideas_syntax.py, line 1: "),
+        ("ideas_import:make", "ideas_import.py, line 1: No module named 'no_such_library'"),
+        ("os:system", "os defines no function system"),
+    ],
+)
+def test_an_invalid_name_is_refused_with_the_reason(module_here, text, message):
+    module_here("ideas_bad", "from os import path\nnumber = 3\ndef make(a, b): pass\n")
+    module_here("ideas_broken", "\n1 / 0\n")
+    module_here("ideas_syntax", "def make(:\n")
+    module_here("ideas_import", "import no_such_library\n")
+    with pytest.raises(ConfigError) as caught:
+        named_function("optimizer.name", text, takes=1)
+    assert str(caught.value).startswith(f"optimizer.name = {text!r}: ") and message in str(caught.value)
+
+
+OPTIMIZER = "import optax\ndef make(config):\n    return {made}\n"
+
+
+@pytest.mark.parametrize(
+    "field, text, message",
+    [
+        ("model.feedforward", "def make(x): return x[..., 0]", r"must map float32 \[1, 2, 8\] to the same"),
+        (
+            "model.feedforward",
+            "def make(x): return 3",
+            r"to the same shape and type, but returns",
+        ),
+        ("model.feedforward", "def make(x): return x.nothing", r"ideas\.py, line 1: AttributeError"),
+        ("model.feedforward", "def make(x): return inner(x)\ndef inner(x): return x.no", r"ideas\.py, line 2: Attri"),
+        ("model.feedforward", "def make(x, y, z): return x", r"make\(x, y, z\) must take 1 or 2 arguments"),
+        ("schedule.name", "def make(update, run): return -1.0", r"update 1 has -0\.001"),
+        ("schedule.name", "def make(update, run): return 1 / (run.total_steps - update)", r"update 50 has inf"),
+        ("schedule.name", "def make(update, run): return run.lenght", r"line 1: AttributeError: 'Span' object has no"),
+        ("schedule.name", "def make(update): return 1.0", r"make\(update\) must take 2 arguments"),
+        (
+            "optimizer.name",
+            OPTIMIZER.format(made="None"),
+            r"must return an optax\.GradientTransformation, not NoneType",
+        ),
+        ("optimizer.name", OPTIMIZER.format(made="optax.adam(config.speed)"), r"line 3: AttributeError"),
+        (
+            "optimizer.name",
+            OPTIMIZER.format(made="optax.stateless(lambda u, p: 3)"),
+            r"its update of embedding must be",
+        ),
+        ("optimizer.name", OPTIMIZER.format(made="1 / 0"), r"line 3: ZeroDivisionError"),
+        ("cleaning.recipes", "def make(text): return 1", r"must return True or False, not 1"),
+        ("cleaning.recipes", "def make(text): return text[0] == 'A'", r"line 1: IndexError: string index out of range"),
+    ],
+)
+def test_a_function_with_a_wrong_result_is_refused_with_its_field(module_here, field, text, message):
+    name = f"{module_here('ideas', text)}:make"
+    with pytest.raises(ConfigError, match=rf"^{field} = 'ideas:make': .*{message}"):
+        if field == "model.feedforward":
+            feedforward.activation_of(name)
+        elif field == "schedule.name":
+            config = default().schedule
+            config.update(name=name, warmup="5 steps")
+            schedule.make_schedule(
+                config, 1e-3, 50, lambda text: int(text.partition(" ")[0]) if "steps" in text else 10
+            )
+        elif field == "optimizer.name":
+            config = default().optimizer
+            config.name = name
+            table = Parameter("lookup", {"vocab": 4}, {"embed": 4}, jax.nn.initializers.zeros)
+            optimizer.make_optimizer(config, lambda peak: lambda step: peak, {"embedding": table})
+        else:
+            rules.chosen([name], {})
