@@ -334,7 +334,7 @@ def output_options(config: ConfigDict, listing: Listing) -> dict:
     """Returns all options that the output depends on; a folder is finished only if it has the same values."""
     fields = {name: plain(value) for name, value in flatten(config).items()}
     unused = default()
-    for name in LATER_FIELDS:  # so that folders older than these fields are still recognised
+    for name in LATER_FIELDS:  # so that folders older than these fields are still recognized
         if fields[name] == plain(get(unused, name)):
             del fields[name]
     return fields | {"input_files": listing.pieces.total(), "input_bytes": listing.bytes.total()}

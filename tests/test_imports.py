@@ -4,6 +4,7 @@ function, or for types alone, counts like any other."""
 import ast
 import functools
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,10 @@ def test_every_file_at_the_top_is_a_command_and_everything_else_is_in_a_room_on_
 def test_no_files_import_one_another_in_a_circle():
     graph = {module: {*imported(path)} - {module} for module, path in MODULES.items()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
+
+
+@pytest.mark.parametrize("room", ["config", "model", "parallel", "training"])
+def test_the_map_of_a_room_names_all_of_its_files(room):
+    text = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
+    files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"(?<![/\w])\w+\.py", text)) == files

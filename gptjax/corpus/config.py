@@ -69,7 +69,7 @@ def source(
     recipe = cleaning.RECIPE_OF_KIND.get(kind, "") if recipe is None else recipe
     described = dict(name=name, kind=kind, path=path, weight=weight, license=license, language=language, recipe=recipe)
     options = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
-    described |= {"given_split": given_split} if given_split else {}  # so that older folders are still recognised
+    described |= {"given_split": given_split} if given_split else {}  # so that older folders are still recognized
     described |= {} if max_failure_share is None else {"max_failure_share": max_failure_share}
     return ConfigDict({**described, "options": options})
 

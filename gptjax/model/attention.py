@@ -3,7 +3,6 @@
 In PyTorch, for one head with queries q [T, H], keys k and values v [S, H], and a mask [T, S] that is true where a query
 sees a key, attention is
 
-
     weights = softmax((q @ k.T / sqrt(H)).masked_fill(~mask, -inf))
     out = weights @ v
 

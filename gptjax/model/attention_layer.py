@@ -117,7 +117,7 @@ class Attention(nn.Module):
     def _heads(self, name: str, x_BTD: jax.Array, dropout_keys_B: jax.Array | None, rotation: Any = None) -> jax.Array:
         """Projects a stream to its "query", "key" or "value" heads, [B, T, heads, H].
 
-        If the config says so, queries and keys are normalised (QK-norm); they are rotated if a rotation is given.
+        If the config says so, queries and keys are normalized (QK-norm); they are rotated if a rotation is given.
         """
         config = self.config
         axes: Axes = {"kv_heads": config.num_kv_heads, "head": config.head_width}
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         )
         x_BTNH = x_BTO.reshape(*x_BTD.shape[:2], *axes.values())
         if config.qk_norm and name != "value":
-            # Qwen3 normalises each head by itself; OLMo 2 normalises all heads of a token together.
+            # Qwen3 normalizes each head by itself; OLMo 2 normalizes all heads of a token together.
             norm_axes = tuple(axes) if config.qk_norm_over == "projection" else ("head",)
             x_BTNH = RMSNorm(config.norm_epsilon, norm_axes, name=f"{name}_norm")(x_BTNH)
         return x_BTNH if rotation is None else rotate(x_BTNH, rotation)

@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         self.head_bias = vector(self, "head_bias", classes)
 
     def declare(self) -> None:
-        """Visits every parameter without a forward pass, which is enough for initialisation."""
+        """Visits every parameter without a forward pass, which is enough for initialization."""
         self.body.declare()  # type: ignore[attr-defined]  # as every family's module
 
     def __call__(

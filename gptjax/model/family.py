@@ -125,7 +125,7 @@ class Family(abc.ABC):
     def module(self, placement: Placement = ONE_DEVICE) -> nn.Module:
         """The Linen module. It has the attributes `config` and `logit_softcap` (0: none), and these methods:
 
-            declare()                   visits every parameter without a forward pass; initialisation calls it
+            declare()                   visits every parameter without a forward pass; initialization calls it
             hidden(tokens_BT, segments_BT=None, positions_BT=None, dropout_keys_B=None) → (x_BTD, statistics)
                                         the vectors that the output matrix turns into logits, and the statistics of
                                         the blocks, a dict of arrays [L, B, …] that may be empty

@@ -1,4 +1,4 @@
-"""Normalisation of the residual stream, and of queries and keys; float32 statistics and scale in any compute dtype."""
+"""Normalization of the residual stream, and of queries and keys; float32 statistics and scale in any compute dtype."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ new parameter needs. The rest of the project reads these declarations:
     parallel/sharding.py     over which devices it is split: one table from names of axes to axes of the mesh
     training/optimizer.py    what Muon orthogonalizes, and that vectors are not decayed
     training/adafactor.py    which matrices are factored
-    training/metrics.py      parameter counts and FLOPs
+    model/flops.py           how many numbers a product multiplies
     inference/decode.py      along which axes 8-bit weights share a scale
 
 `declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.

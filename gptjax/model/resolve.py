@@ -10,13 +10,8 @@ from gptjax.model.attention_backends import needs_of, select_backend
 from gptjax.model.feedforward import is_gated
 from gptjax.settings import ModelSettings, freeze_section
 
-BY_PLATFORM = (
-    "dtype",
-    "layers",
-    "attention",
-    "attention_block",
-    "expert_products",
-)  # decided last, when the platform is known
+# These are decided last, when the platform is known.
+BY_PLATFORM = ("dtype", "layers", "attention", "attention_block", "expert_products")
 # With more layers, compiling an unrolled stack takes too long for the few per cent of step time that it saves.
 _UNROLLED_LAYERS = 32
 
@@ -59,9 +54,7 @@ def resolve_model(
         needs=needs_of(model),
     )
     if model.num_experts and model.expert_products == "auto":
-        model.expert_products = (
-            {"cpu": "loop", "tpu": "ragged"}.get(platform, "gathered") if model.num_experts else "loop"
-        )
+        model.expert_products = {"cpu": "loop", "tpu": "ragged"}.get(platform, "gathered")
     model.attention_block = model.attention_block or attention_block(platform, sequence_length)
     return freeze_section(ModelSettings, model)
 

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -171,7 +171,7 @@ class Stack(nn.Module):
         return keys[:-1], keys[-1]
 
     def declare(self) -> None:
-        """Visits every parameter without a forward pass, which is enough for initialisation."""
+        """Visits every parameter without a forward pass, which is enough for initialization."""
         if self.config.norm_placement != "post_residual":
             self.final_norm(jnp.zeros((1, self.config.width)))  # the others are declared by `setup`
 
@@ -226,10 +226,21 @@ class Stack(nn.Module):
         dropout_keys_LB: jax.Array | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Runs any number L of layers, given as [L, …], whose kinds are those of the model's layers from `first` on."""
+        each = unstack_layers(layers, _length(layers))
+        keys = [None] * len(each) if dropout_keys_LB is None else [dropout_keys_LB[index] for index in range(len(each))]
+        return self._run_in_turn(first, zip(each, keys), x_BTD, seen)
+
+    def _run_in_turn(
+        self, first: int, layers: Iterable[tuple[Any, Any]], x_BTD: jax.Array, seen: Seen, in_scan: bool = False
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Runs layers one after another, each compiled separately.
+
+        layers: (parameters, dropout keys [B] or None) of each, whose kinds are those of the layers from `first` on.
+        """
         statistics: list[dict[str, jax.Array]] = []
-        for index, params in enumerate(unstack_layers(layers, _length(layers))):
-            block = rematerialized(functools.partial(self._run_one, first + index), self.config.remat)
-            dropout_keys_B = None if dropout_keys_LB is None else dropout_keys_LB[index]
+        for index, (params, dropout_keys_B) in enumerate(layers):
+            one = functools.partial(self._run_one, first + index)
+            block = rematerialized(one, self.config.remat, in_scan)
             x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
             statistics.append(of_layer)
         return x_BTD, _stack(statistics)
@@ -255,14 +266,8 @@ class Stack(nn.Module):
         stacked = (layers, dropout_keys_LB)
 
         def run(start: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
-            statistics: list[dict[str, jax.Array]] = []
-            for index in range(count):
-                params, dropout_keys_B = jax.tree.map(operator.itemgetter(index), group)
-                one = functools.partial(self._run_one, first + start + index)
-                block = rematerialized(one, self.config.remat, in_scan)
-                x_BTD, of_layer = block(params, x_BTD, seen, dropout_keys_B)
-                statistics.append(of_layer)
-            return x_BTD, _stack(statistics)
+            each = (jax.tree.map(operator.itemgetter(index), group) for index in range(count))
+            return self._run_in_turn(first + start, each, x_BTD, seen, in_scan)
 
         def run_group(x_BTD: jax.Array, group: Any) -> tuple[jax.Array, Any]:
             if period == 1:

@@ -1,4 +1,4 @@
-"""Traces a few steps on request."""
+"""Records a profile of ten steps when the config asks for one (`training.profile`), for TensorBoard or Perfetto."""
 
 from __future__ import annotations
 
