@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import run_command
 
-from gptjax.__main__ import COMMANDS
+from gptjax.command_line.commands import COMMANDS
 
 PACKAGE = Path(__file__).parents[1] / "gptjax"
 

@@ -17,7 +17,7 @@ from typing import Any
 from absl import app, logging
 from absl.flags import Error as FlagError
 
-from gptjax.__main__ import COMMANDS
+from gptjax.command_line.commands import COMMANDS
 from gptjax.command_line.flag_messages import check_arguments, check_numbers, explained, typed_overrides
 from gptjax.command_line.flags import Flags
 from gptjax.command_line.help import command_help, config_help

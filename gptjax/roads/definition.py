@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptjax.__main__ import COMMANDS
 from gptjax.command_line import cli
+from gptjax.command_line.commands import COMMANDS
 from gptjax.config import ConfigError, suggestion
 from gptjax.config.user_code import call_in_file, path_and_argument
 

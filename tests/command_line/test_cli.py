@@ -89,7 +89,7 @@ def test_invalid_escapes_are_refused(text):
 TOGETHER = """
 import importlib, sys
 from gptjax.command_line import cli
-from gptjax.__main__ import COMMANDS
+from gptjax.command_line.commands import COMMANDS
 
 modules = {name: importlib.import_module(f"gptjax.{name}") for name in COMMANDS}
 for line in sys.stdin.read().splitlines():

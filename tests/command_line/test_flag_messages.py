@@ -7,7 +7,7 @@ import pytest
 from commands import run_command
 
 import gptjax
-from gptjax.__main__ import COMMANDS
+from gptjax.command_line.commands import COMMANDS
 from gptjax.config import default, flatten
 
 TINY = "--config=configs/stdlib_tiny.py"
