@@ -6,9 +6,10 @@ import re
 import shutil
 
 import pytest
+from ml_collections import ConfigDict
 from reported_runs import HOST, MARKUP, STEPS
 
-from gptjax.config import ConfigDict, hash_of
+from gptjax.config import hash_of
 from gptjax.reporting.document import Code, Document, Figure, Folded, Note, Paragraph, Sample, Section, Table, Tiles
 from gptjax.reporting.effort import Prices
 from gptjax.reporting.facts import gather, gather_all
