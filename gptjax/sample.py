@@ -36,9 +36,10 @@ from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console, set_up_streams, write_raw
 from gptjax.files import write_aside
 from gptjax.files.paths import existing_run, local_path, output_file
+from gptjax.inference.completion import FINISH_REASONS, Completion
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
-from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
+from gptjax.inference.generate import Generator
 from gptjax.inference.prompts import decoded, read_prompts
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings

@@ -24,7 +24,8 @@ from gptjax.conversation import Message, Renderer
 from gptjax.conversation.messages import USER
 from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods, mesh_of
 from gptjax.evaluation.requests import Generated, LogLikelihood, Scored, Written
-from gptjax.inference.generate import Completion, Generator
+from gptjax.inference.completion import Completion
+from gptjax.inference.generate import Generator
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 

@@ -10,7 +10,8 @@ from gptjax.config import ConfigError
 from gptjax.conversation import Message, Renderer
 from gptjax.conversation.messages import ASSISTANT, SYSTEM, USER
 from gptjax.display.formatting import counted
-from gptjax.inference.generate import Completion, Generator
+from gptjax.inference.completion import Completion
+from gptjax.inference.generate import Generator
 
 LEAST_ROOM = 4  # an answer has room for at least this part of the context: one fourth
 

@@ -27,10 +27,11 @@ from gptjax.inference.batch import Batch
 from gptjax.inference.engine_metrics import EngineMetrics
 from gptjax.inference.engine_programs import EnginePrograms
 from gptjax.inference.engine_steps import EngineSteps
-from gptjax.inference.generate import FramedPrompt, Generator
+from gptjax.inference.generate import Generator
 from gptjax.inference.growing_text import GrowingText
 from gptjax.inference.job import Job, ServedModel
 from gptjax.inference.prefix import PrefixCache
+from gptjax.inference.prompt_framing import FramedPrompt
 from gptjax.inference.request import Event, Request
 from gptjax.inference.sampling_params import SamplingParams
 from gptjax.inference.timing import program_key

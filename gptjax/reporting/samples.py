@@ -15,7 +15,8 @@ from gptjax.conversation import Message, Renderer, template_of
 from gptjax.conversation.messages import USER
 from gptjax.data.mixture import parse_mixture
 from gptjax.data.prepared import pairs_name
-from gptjax.inference.generate import FINISH_REASONS, Completion, Generator
+from gptjax.inference.completion import FINISH_REASONS, Completion
+from gptjax.inference.generate import Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
 from gptjax.settings import Settings

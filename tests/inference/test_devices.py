@@ -56,7 +56,7 @@ def test_streams_beams_and_int8_are_the_same():
 
 def test_a_token_costs_one_sum_over_devices_per_sub_layer():
     _, two = both()
-    inputs, compiled_in = two._inputs([two._row("abc", 0, 8, (), True)], {}, Timing())
+    inputs, compiled_in = two._programs.inputs([two._row("abc", 0, 8, (), True)], {}, Timing())
     with jax.set_mesh(two.mesh):
         state = device.prefill(two.family, two.params, **inputs, room=8, **compiled_in)
         lowered = device.decode.lower(two.family, two.params, state, np.int32(1), np.zeros(1, bool))

@@ -14,8 +14,7 @@ from scipy.special import log_softmax
 
 from gptjax.config import ConfigError, RunError
 from gptjax.inference import decode as device
-from gptjax.inference import generate as G
-from gptjax.inference import shapes
+from gptjax.inference import row_programs, shapes
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.timing import Timing
@@ -284,8 +283,8 @@ def test_a_whole_generation_is_one_program(generator, monkeypatch):
     """Only `decode.generate` is called, and its tokens equal those of the two programs."""
     options = dict(max_new_tokens=24, temperature=1.1, top_k=50, repetition_penalty=1.2)
     pieces = generator.generate(PROMPTS, seeds=[1, 2, 3], stop="never there", **options)
-    monkeypatch.setattr(G, "prefill", None)
-    monkeypatch.setattr(G, "decode", None)
+    monkeypatch.setattr(row_programs, "prefill", None)
+    monkeypatch.setattr(row_programs, "decode", None)
     whole = generator.generate(PROMPTS, seeds=[1, 2, 3], **options)
     assert [(c.tokens, c.finish_reason) for c in whole] == [(c.tokens, c.finish_reason) for c in pieces]
     logprobs = [np.concatenate([c.logprobs for c in completions]) for completions in (whole, pieces)]
@@ -418,7 +417,7 @@ def test_a_second_generator_compiles_nothing_again():
     ],
 )
 def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_other, stop, positions):
-    phases, timed = [], G.timed
+    phases, timed = [], row_programs.timed
 
     def watched(run):
         COMPILED.clear()
@@ -426,7 +425,7 @@ def test_compiling_is_never_timed_as_generating(monkeypatch, model, options, is_
         phases.append(bool(COMPILED))
         return result
 
-    monkeypatch.setattr(G, "timed", watched)
+    monkeypatch.setattr(row_programs, "timed", watched)
     for other, is_new in (({}, True), (model, is_other)):
         made = make_model(max_positions=positions, num_layers=1, **other)
         generator = Generator(*made, TOKENIZER, **(options if other is model else {}))
