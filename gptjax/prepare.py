@@ -348,9 +348,8 @@ def make_executor(folder: Path) -> AbstractContextManager[TaskExecutor]:
     if EXECUTOR.value == "slurm":
         from gptjax.cluster.job_tasks import JobTasks
 
-        return JobTasks(
-            "slurm", folder.absolute() / WORK / "jobs", WORKERS.value, dict(map(cli.named_value, SUBMITIT.value))
-        )
+        parameters = cli.named_values("--submitit", SUBMITIT.value)
+        return JobTasks("slurm", folder.absolute() / WORK / "jobs", WORKERS.value, parameters)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return LocalProcesses(WORKERS.value or cores or 1)
 

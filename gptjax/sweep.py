@@ -15,7 +15,6 @@ status 1. Ctrl-C and SIGTERM save the active runs first. The results are in DIR/
 
 from __future__ import annotations
 
-import ast
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -170,18 +169,7 @@ def make_executor(workdir: Path) -> RunExecutor:
     except ModuleNotFoundError:
         raise ConfigError(f"--executor={EXECUTOR.value} needs submitit: pip install 'gptjax[slurm]'") from None
     jobs = JOBS.value if EXECUTOR.value != "slurm" or JOBS.present else 0
-    return TrainingJobs(EXECUTOR.value, workdir / "jobs", jobs, dict(map(submitit_parameter, SUBMITIT.value)))
-
-
-def submitit_parameter(text: str) -> tuple[str, Any]:
-    """'gpus_per_node=1' → ('gpus_per_node', 1). A value that is not a Python literal is kept as text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--submitit={text}: expected NAME=VALUE,NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    return TrainingJobs(EXECUTOR.value, workdir / "jobs", jobs, cli.named_values("--submitit", SUBMITIT.value))
 
 
 def train(

@@ -4,6 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from guide import snippet
+
+from gptjax.config import validate
+from gptjax.model.families import validate_model
+from gptjax.sweeping.definition import load_sweep, override
+from gptjax.user_code import load_config
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -21,6 +27,19 @@ def test_the_snippet_of_the_readme_runs_as_written():
     names: dict = {}
     exec("\n".join(line.removeprefix("   ") for line in snippet.splitlines()), names)  # trusted text
     assert names["logits"].shape == (1, 32, 256) and names["logits"].dtype == "float32"
+
+
+def test_the_guides_config_and_sweep_are_valid(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for name in ("my_config.py", "my_sweep.py"):
+        (tmp_path / name).write_text(snippet(f"# {name}"))
+    config = load_config(f"{tmp_path}/my_config.py:large")
+    validate(config)
+    validate_model(config)
+    assert (config.model.num_layers, load_config(f"{tmp_path}/my_config.py").model.num_layers) == (8, 4)
+    sweep = load_sweep(f"{tmp_path}/my_sweep.py")
+    assert len(sweep.points) == 16
+    override(load_config(sweep.config), {**sweep.settings, **sweep.points[-1].settings})
 
 
 def test_the_table_of_rooms_is_complete_and_every_entry_exists():

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from commands import run_command
+from guide import snippet
 from ml_collections import ConfigDict
 from prepared_folders import write_prepared
 from table_answerer import CHOICES, choice_rows, write_task
@@ -394,22 +395,6 @@ def test_a_refused_run_leaves_no_folder(data, tmp_path):
     assert (tmp_path / "new" / "notes.txt").read_text() == "mine"
 
 
-IDEAS = """
-import jax
-import jax.numpy as jnp
-import optax
-
-def smooth(gate_BTF, up_BTF):
-    return jnp.tanh(gate_BTF) * up_BTF
-
-def triangle(update, run):
-    return 1.0 - jnp.abs(2.0 * update / run.total_steps - 1.0)
-
-def signs(config):
-    return optax.chain(optax.trace(config.momentum), optax.stateless(lambda u, p: jax.tree.map(jnp.sign, u)))
-"""
-
-
 BASE = """
 from gptjax.config import default
 
@@ -421,16 +406,18 @@ def get_config():
 
 
 def test_a_users_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypatch):
-    """A researcher's file in the current folder works for training, resuming, sampling and sweeps."""
-    (tmp_path / "my_ideas.py").write_text(IDEAS)
+    """The guide's file in the current folder works for training, resuming, sampling and sweeps, and so does its way
+    to use a run in Python."""
+    ideas = snippet("# my_ideas.py")
+    (tmp_path / "my_ideas.py").write_text(ideas)
     monkeypatch.chdir(tmp_path)
     names = {"model.feedforward": "my_ideas:smooth", "schedule.name": "my_ideas:triangle"}
-    names["optimizer.name"] = "my_ideas:signs"
+    names |= {"optimizer.name": "my_ideas:signs", "training.objective": "my_ideas:SmallNorm"}
     config = tiny(**{field.replace(".", "__"): name for field, name in names.items()})
     workdir = tmp_path / "run"
     rows = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
     assert [rows[step]["learning_rate"] for step in (3, 6, 12)] == pytest.approx([0.005, 0.01, 0.0])
-    assert rows[12]["train/loss"] < rows[1]["train/loss"]
+    assert rows[12]["train/loss"] < rows[1]["train/loss"] and rows[1]["train/penalty"] == pytest.approx(16)
     saved = from_json((workdir / "config.json").read_text())
     assert {field: get(saved, field) for field in names} == names
     params = load_for_inference(workdir, own_functions=True)[0]
@@ -440,13 +427,13 @@ def test_a_users_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypat
     again = {row["step"]: row for row in go(config, workdir) if "train/loss" in row}
     assert again[12]["train/loss"] == rows[12]["train/loss"]
     monkeypatch.delitem(sys.modules, "my_ideas")  # as in a new process
-    (tmp_path / "my_ideas.py").write_text(IDEAS + "# mended\n")
+    (tmp_path / "my_ideas.py").write_text(ideas + "# mended\n")
     shutil.rmtree(workdir / "checkpoints" / "12")
     run = command.open_run(config, workdir)
     with jax.set_mesh(run.plan.mesh), command.open_checkpoints(run) as checkpoints:
         notes = command.start(run, checkpoints)[2]
     changes = [note for note in notes if note.startswith("changed: the code of my_ideas:")]
-    assert len(changes) == 3 and all(", since step 6 (hash of its file: " in note for note in changes), notes
+    assert len(changes) == 4 and all(", since step 6 (hash of its file: " in note for note in changes), notes
     of_model = [note for note in notes if "my_ideas:smooth" in note]
     metadata = load_for_inference(workdir, own_functions=True)[2]
     assert [f"changed: {change}" for change in code_changes(metadata, saved)] == changes
@@ -458,8 +445,11 @@ def test_a_users_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypat
     codes = differences(read_runs([went_on, workdir]))["code of my_ideas:smooth"]
     assert codes[1].split(" → ")[0] == codes[0] and len(codes[1].split(" → ")) == 2
 
-    completion = Generator(params, saved, ByteTokenizer()).generate(["the "], max_new_tokens=3)[0]
-    assert len(completion.tokens) == 3
+    here = f"{str(workdir)!r}, own_functions=True"
+    exec(snippet("from gptjax.trained_model").replace('"runs/mine"', here), names := {})  # trusted text
+    assert names["logits_BTV"].shape == (1, 1 + len("Once upon"), saved.model.vocab_size)
+    (greedy,) = names["generator"].generate(["Once upon"], max_new_tokens=1, temperature=0.0)
+    assert greedy.tokens == [int(names["logits_BTV"][0, -1].argmax())]
 
     (tmp_path / "base.py").write_text(BASE.format(data=config.data.path))
     sweep = Sweep("base.py", over("optimizer.name", ["adamw", "my_ideas:signs"]))

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, logging
@@ -29,19 +29,22 @@ INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE  # the status that shells report for a program that `| head` ends
 
 
-def named_value(text: str) -> tuple[str, Any]:
-    """'gpus_per_node=1' → ('gpus_per_node', 1). A value that is not a Python literal is kept as text.
+def named_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """['gpus_per_node=1', …] → {'gpus_per_node': 1, …}. A value that is not a Python literal is kept as text.
 
     Raises:
-      ConfigError: the name or the value is missing.
+      ConfigError: a name or a value is missing; the message begins with `flag`.
     """
-    name, _, value = text.partition("=")
-    if not (name and value):
-        raise ConfigError(f"{text!r}: expected NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise ConfigError(f"{flag}={text}: expected NAME=VALUE,NAME=VALUE")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def unescaped(flag: str, text: str) -> str:
