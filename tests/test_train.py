@@ -18,7 +18,6 @@ from training_runs import train_opened
 from gptjax import train as command
 from gptjax.config import ConfigError, RunError, default, from_json, get
 from gptjax.forecast import micro_batch
-from gptjax.inference.generate import Generator
 from gptjax.runs.comparison import differences, read_runs
 from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
@@ -446,7 +445,7 @@ def test_a_users_own_optimizer_schedule_and_activation(tiny, tmp_path, monkeypat
     assert codes[1].split(" → ")[0] == codes[0] and len(codes[1].split(" → ")) == 2
 
     here = f"{str(workdir)!r}, own_functions=True"
-    exec(snippet("from gptjax.trained_model").replace('"runs/mine"', here), names := {})  # trusted text
+    exec(snippet("from gptjax.runs.trained_model").replace('"runs/mine"', here), names := {})  # trusted text
     assert names["logits_BTV"].shape == (1, 1 + len("Once upon"), saved.model.vocab_size)
     (greedy,) = names["generator"].generate(["Once upon"], max_new_tokens=1, temperature=0.0)
     assert greedy.tokens == [int(names["logits_BTV"][0, -1].argmax())]
