@@ -1,7 +1,9 @@
-"""A run's model as the commands `sample`, `chat` and `serve` load it, and as a script or a notebook does:
+"""A run's model as the commands `sample`, `chat` and `serve` load it, and as a script or a notebook does.
 
-model = load_trained_model("runs/mine", checkpoint="best")
-print(model.generator().generate(["Once"], max_new_tokens=40)[0].text)
+    model = load_trained_model("runs/mine", checkpoint="best")
+    print(model.generator().generate(["Once"], max_new_tokens=40)[0].text)
+
+GUIDE.md has more ("In Python").
 """
 
 from __future__ import annotations
