@@ -7,9 +7,9 @@ import pytest
 from guide import snippet
 
 from gptjax.config import validate
+from gptjax.config.user_code import load_config
 from gptjax.model.families import validate_model
 from gptjax.sweeping.definition import load_sweep, override
-from gptjax.user_code import load_config
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
