@@ -58,7 +58,7 @@ def test_allowed_values_are_declared_only_beside_the_field(monkeypatch):
 
     @dataclasses.dataclass(frozen=True)
     class Wider(ModelSettings):
-        streams: settings.Annotated[settings.Count, settings.at_most(4)] = 2  # how many residual streams there are
+        streams: typing.Annotated[settings.Count, settings.at_most(4)] = 2  # how many residual streams there are
         norm: typing.Literal["rmsnorm", "none"] = "none"
 
     monkeypatch.setitem(Settings.__annotations__, "model", Wider)
