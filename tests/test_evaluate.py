@@ -12,6 +12,7 @@ from random_models import MAX_POSITIONS, TOKENIZER, make_model
 from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import config as configs
+from gptjax.settings import freeze
 from gptjax.training.averaged import load_average
 from gptjax.training.checkpoint import Checkpoints, load_for_inference
 from gptjax.training.run_metadata import run_metadata
@@ -25,7 +26,7 @@ def save_run(workdir, seed):
     config = configs.default()
     config.model.update(dict(small.model.items()))
     config.data.update(path=str(workdir), sequence_length=MAX_POSITIONS)
-    config = configs.freeze(config)
+    config = freeze(config)
     params = jax.tree.map(lambda x: jnp.asarray(x) * (1 + seed), params)
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(configs.to_json(config))
@@ -122,7 +123,7 @@ def test_the_mean_of_the_last_checkpoints_is_a_model(tmp_path):
     checkpoint."""
     run = tmp_path / "run"
     save_run(run, 0)
-    config = configs.freeze(configs.from_json((run / "config.json").read_bytes(), "config.json"))
+    config = freeze(configs.from_json((run / "config.json").read_bytes(), "config.json"))
     keep = configs.default().checkpoint
     keep.keep_latest = 4
     with Checkpoints(run, keep, int) as checkpoints:

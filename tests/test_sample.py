@@ -17,6 +17,7 @@ from waiting import PATIENCE
 from gptjax import config as configs
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
+from gptjax.settings import freeze, thaw
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
@@ -63,7 +64,7 @@ def module_tiny_config():
     config.model.update(attention="xla", attention_block=64)
     config.data.sequence_length = 64
     configs.validate(config)
-    return configs.freeze(config)
+    return freeze(config)
 
 
 def sample(*arguments, check=True, **options):
@@ -303,7 +304,7 @@ def test_a_folder_with_mismatched_parts_is_refused(run, tmp_path):
     other = shutil.copytree(workdir, tmp_path / "other")
     ByteTokenizer(("<bos>", "<eos>", "<unk>", "<pad>")).save(other)
     refuses(f"--workdir=.*hash {TOKENIZER.hash}", f"--workdir={other}", "--prompt=a")
-    deeper = configs.thaw(config)
+    deeper = thaw(config)
     deeper.model.num_layers = 2
     (other / "config.json").write_text(configs.to_json(deeper))
     refuses(r"config\.json: model\.num_layers = 2: must be 1", f"--workdir={other}", "--prompt=a")

@@ -13,6 +13,7 @@ from random_models import MAX_POSITIONS, TOKENIZER, make_model
 from gptjax import config as configs
 from gptjax.data.prepared import read_manifest, split_files
 from gptjax.evaluation.results import results_folder, write_results
+from gptjax.settings import freeze
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
@@ -31,7 +32,7 @@ def write_run(folder, data, objective="next_token", checkpoint=True, imported=No
     config.data.update(path=str(data), sequence_length=MAX_POSITIONS)
     config.training.update(duration=f"{STEPS} steps", batch_size=4, objective=objective, **training)
     config.evaluation.sample_prompt = "The "
-    config = configs.freeze(config)
+    config = freeze(config)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(configs.to_json(config))
     TOKENIZER.save(folder)
