@@ -27,9 +27,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from gptjax.evaluation.token_scores import score_tokens
 from gptjax.model.family import Family
-from gptjax.model.precision import project_float32
-from gptjax.model.softcap import softcap
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import split_vocabulary
 from gptjax.settings import MeshSettings
@@ -38,6 +37,8 @@ TOKENS = {"cpu": 1 << 10}  # tokens that a device reads together, by platform: o
 MOST_TOKENS = 1 << 14  # on any other platform
 LOGITS = {"cpu": 1 << 20}  # float32 logits that a device has at a time: on a CPU, more would not stay in its cache
 MOST_LOGITS = 1 << 25  # on any other platform
+POSITIONS = 256  # whose logits exist together, if only for a part of the vocabulary: for fewer, the output matrix would
+# be read from memory too often
 FEWEST_LENGTHS = 6  # of rows, unless fewer hold all groups without unused room
 SHORTEST = 256  # tokens of the shortest row; a quarter of that for a source
 AXIS = "data"
@@ -102,8 +103,11 @@ class LogLikelihoods:
         self.readers = self.mesh.shape[AXIS]  # devices, or groups of devices, that read their own rows
         platform = self.mesh.devices.flat[0].platform
         self.tokens = TOKENS.get(platform, MOST_TOKENS)
-        most = max(1, LOGITS.get(platform, MOST_LOGITS) // family.config.vocab_size)
-        self.piece = min(self.tokens, 1 << (most.bit_length() - 1))  # positions whose logits exist at the same time
+        logits, V = LOGITS.get(platform, MOST_LOGITS), family.config.vocab_size
+        split = self.mesh.shape["tensor"] > 1  # each device then has its own part of the vocabulary
+        positions = logits // V if split else max(logits // V, POSITIONS)
+        self.piece = min(self.tokens, _power_of_two(positions))  # positions whose logits exist at the same time
+        self.vocabulary = V if split else max(1, logits // self.piece)  # tokens whose logits exist at the same time
 
     def score(self, requests: Sequence[Continued]) -> Iterator[tuple[int, TokenScore]]:
         """Yields the index of each request and its score in the order of computation: longest first, so that too little
@@ -189,7 +193,7 @@ class LogLikelihoods:
         inputs = [*arrays.values(), *sources.values(), asked.reshape(n * pieces, self.piece, 2), used]
         placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
         with jax.set_mesh(self.mesh):
-            return B, _score(self.family, self.mesh, self.params, *placed)
+            return B, _score(self.family, self.mesh, self.vocabulary, self.params, *placed)
 
     def _fetched(self, rows: list[_Row], sent: Any) -> Iterator[tuple[int, TokenScore]]:
         B, made = sent
@@ -219,6 +223,11 @@ def _copied(x: jax.Array, mesh: Mesh) -> jax.Array:
     """A copy of a parameter for each of the readers, split as the parameter is."""
     sharding = getattr(x, "sharding", None)
     return jax.device_put(x, NamedSharding(mesh, sharding.spec if isinstance(sharding, NamedSharding) else P()))
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two up to a number, at least 1."""
+    return 1 << max(0, number.bit_length() - 1)
 
 
 def rounded(length: int, shortest: int, steps: int = 4) -> int:
@@ -311,10 +320,10 @@ def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
     return layout
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _score(family: Family, mesh: Mesh, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _score(family: Family, mesh: Mesh, most: int, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`_score_places` on each reader's part of the inputs."""
-    program = functools.partial(_score_places, family)
+    program = functools.partial(_score_places, family, most)
     specs = (P(), *(P(AXIS),) * len(inputs))
     by_reader = jax.shard_map(program, mesh=mesh, in_specs=specs, out_specs=P(AXIS), axis_names={AXIS}, check_vma=False)
     return by_reader(params, *inputs)
@@ -322,6 +331,7 @@ def _score(family: Family, mesh: Mesh, params: Any, *inputs: jax.Array) -> tuple
 
 def _score_places(
     family: Family,
+    most: int,
     params: Any,
     tokens_BT: jax.Array,
     segments_BT: jax.Array,
@@ -335,7 +345,8 @@ def _score_places(
 ) -> tuple[jax.Array, jax.Array]:
     """For each q of a piece p, the log-likelihood of token asked_Pq2[p, q, 1] at position asked_Pq2[p, q, 0], and
     whether it is the most likely token there. Positions are numbered through all rows. Only the first used_1[0] pieces
-    are computed: their number differs between batches, and is no part of the program."""
+    are computed: their number differs between batches, and is no part of the program. Logits exist for at most `most`
+    tokens of the vocabulary at a time."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
         seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
@@ -346,17 +357,15 @@ def _score_places(
     x_BTD, _ = model.apply({"params": params}, tokens_BT, **seen, method="hidden")
     x_PD = x_BTD.reshape(-1, x_BTD.shape[-1])
 
+    def head() -> jax.Array:
+        return model.apply({"params": params}, method="output_matrix")
+
     def score_some(asked_q2: jax.Array) -> tuple[jax.Array, jax.Array]:
-        tokens_q = asked_q2[:, 1]
-        head_DV = model.apply({"params": params}, method="output_matrix")
-        x_1qD, head_DV = split_vocabulary(x_PD[asked_q2[:, 0]][None], head_DV)
-        logits_qV = softcap(project_float32(x_1qD, head_DV)[0], model.logit_softcap)
-        at_tokens_q1 = jnp.take_along_axis(logits_qV, tokens_q[:, None], axis=-1)
-        nats_q = at_tokens_q1[:, 0] - jax.nn.logsumexp(logits_qV, axis=-1)
-        # Whether argmax is the token, in plain arithmetic: XLA:CPU's argmax takes longer than the head's product.
-        is_earlier_qV = jnp.arange(logits_qV.shape[1]) < tokens_q[:, None]
-        loses_qV = jnp.where(is_earlier_qV, logits_qV < at_tokens_q1, logits_qV <= at_tokens_q1)
-        return nats_q, loses_qV.all(axis=-1)
+        x_qD = x_PD[asked_q2[:, 0]]
+        if most < family.config.vocab_size:
+            return score_tokens(x_qD, head, asked_q2[:, 1], model.logit_softcap, most)
+        x_1qD, head_DV = split_vocabulary(x_qD[None], head())
+        return score_tokens(x_1qD[0], lambda: head_DV, asked_q2[:, 1], model.logit_softcap, most)
 
     def score_piece(p: jax.Array, made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         of_piece = score_some(jax.lax.dynamic_index_in_dim(asked_Pq2, p, keepdims=False))

@@ -109,7 +109,7 @@ def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monke
     for together in (1, 2):
         scorer = make_scorer(family, params, together, together)
         list(scorer.score(requests))
-        program = SCORE.lower(scorer.family, scorer.mesh, scorer.params, *sent.pop()).compile()
+        program = SCORE.lower(scorer.family, scorer.mesh, scorer.vocabulary, scorer.params, *sent.pop()).compile()
         products[together] = work_of(program)["products"]
     assert products[2] == pytest.approx(products[1] / 2, rel=0.01)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(scorer.params))
@@ -149,7 +149,7 @@ def sent(monkeypatch):
     """The inputs of the program, which is not run."""
     batches = []
 
-    def instead(family, mesh, params, *inputs):
+    def instead(family, mesh, most, params, *inputs):
         batches.append(jax.device_get(inputs))
         return np.zeros(inputs[-2].shape[:2]), np.zeros(inputs[-2].shape[:2])
 
@@ -219,8 +219,10 @@ def test_a_request_that_scores_nothing_is_refused(model, request_):
 MANY = [Continued([number, *range(10, 50)], 30) for number in range(4, 44)]
 
 
-def test_logits_in_pieces_are_those_of_the_whole(model, monkeypatch):
+@pytest.mark.parametrize("positions", [32, 1 << 10], ids=["of positions", "of positions and of the vocabulary"])
+def test_logits_in_pieces_are_those_of_the_whole(model, positions, monkeypatch):
     monkeypatch.setitem(loglikelihood.LOGITS, "cpu", 32 * TOKENIZER.vocab_size)
+    monkeypatch.setattr(loglikelihood, "POSITIONS", positions)
     params, config = model
     for request, score in zip(MANY, answers(family_of(config), params, MANY), strict=True):
         assert score.nats == pytest.approx(alone(params, config, request)[0], abs=1e-4)
@@ -228,6 +230,7 @@ def test_logits_in_pieces_are_those_of_the_whole(model, monkeypatch):
 
 def test_a_batch_has_as_many_pieces_of_logits_as_its_continuations_need(model, sent, monkeypatch):
     monkeypatch.setitem(loglikelihood.LOGITS, "cpu", 32 * TOKENIZER.vocab_size)
+    monkeypatch.setattr(loglikelihood, "POSITIONS", 32)
     answers(family_of(model[1]), model[0], MANY)
     for *_, asked, used in sent:
         assert asked.shape[1:] == (32, 2) and used[0] == -(-(asked[..., 1] > 0).sum() // 32) < len(asked)
