@@ -90,10 +90,16 @@ def rope_amplitude(config: ModelSettings) -> float:
 def rope_rotation(
     positions_BT: jax.Array, frequencies: np.ndarray, amplitude: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of each position's angles, both [B, T, 1, R/2] float32; computed once per kind of layer."""
-    angles_BTH = positions_BT[..., None].astype(jnp.float32) * frequencies
-    cosine, sine = jnp.cos(angles_BTH)[:, :, None], jnp.sin(angles_BTH)[:, :, None]
-    return (cosine, sine) if amplitude == 1 else (cosine * amplitude, sine * amplitude)
+    """What `rotate` multiplies each feature and its partner by, for each position; computed once per kind of layer.
+
+    Returns:
+      The cosines (c, c) and the sines (-s, s) of the angles of both halves of the features, both [B, T, 1, 2, R/2]
+      float32. The cosines are repeated, since XLA:CPU keeps a concatenation in memory. It would compute plain cosines
+      anew wherever they are used: for each head, in each layer.
+    """
+    angles_BT1H = (positions_BT[..., None].astype(jnp.float32) * frequencies)[:, :, None]
+    cosine, sine = amplitude * jnp.cos(angles_BT1H), amplitude * jnp.sin(angles_BT1H)
+    return jnp.stack([cosine, cosine], axis=-2), jnp.stack([-sine, sine], axis=-2)
 
 
 def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -102,12 +108,12 @@ def rotate(x_BTNH: jax.Array, rotation: tuple[jax.Array, jax.Array]) -> jax.Arra
     The two halves become an axis, [2, R/2], so that reversing this axis gives each feature's partner: x is neither
     split nor concatenated, forward or backward.
     """
-    width = 2 * rotation[0].shape[-1]
+    cosines, sines = rotation
+    width = 2 * cosines.shape[-1]
     if width < x_BTNH.shape[-1]:
         return jnp.concatenate([rotate(x_BTNH[..., :width], rotation), x_BTNH[..., width:]], axis=-1)
-    cosine, sine = (angle_BTNH[..., None, :] for angle_BTNH in rotation)
     halves = x_BTNH.astype(jnp.float32).reshape(*x_BTNH.shape[:-1], 2, -1)
-    turned = halves * cosine + jnp.flip(halves, axis=-2) * jnp.concatenate([-sine, sine], axis=-2)
+    turned = halves * cosines + jnp.flip(halves, axis=-2) * sines
     return turned.reshape(x_BTNH.shape).astype(x_BTNH.dtype)
 
 
