@@ -14,7 +14,8 @@ from gptjax.command_line.commands import COMMANDS
 PACKAGE = Path(__file__).parents[1] / "gptjax"
 
 # From the top to the ground. A file imports from its own room and from the lines below its own, never from another room
-# of its line or one above it. errors.py is the ground: all may import it, and it imports nothing.
+# of its line or one above it. errors.py is the ground: all may import it, and it imports nothing. The package's own
+# __init__.py stands on no line: it runs before all others, and imports what must happen before JAX is imported.
 LINES = (
     {*COMMANDS, "__main__"},
     {"sweeping", "reporting", "roads"},
