@@ -103,7 +103,7 @@ def test_no_files_import_one_another_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
 
 
-@pytest.mark.parametrize("room", ["config", "model", "parallel", "training"])
+@pytest.mark.parametrize("room", ["config", "data", "model", "parallel", "training"])
 def test_the_map_of_a_room_names_all_of_its_files(room):
     text = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
     files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
