@@ -32,7 +32,7 @@ class LabelledRows:
         self.truncated = int((lengths > sequence_length).sum())
 
     def __len__(self) -> int:
-        return len(self._source.document_offsets()) - 1
+        return self._source.num_documents
 
     def gather(self, index_B: np.ndarray) -> dict[str, np.ndarray]:
         """Returns some rows: tokens and segments int32 [B, T] (segment 1 is the text, 0 padding), labels int32 [B], and
@@ -42,7 +42,7 @@ class LabelledRows:
         inside_BT = np.arange(self._length) < lengths_B[:, None]
         tokens = np.zeros(inside_BT.shape, np.int32)
         tokens[inside_BT] = self._source.take_runs(starts_B, lengths_B)
-        labels_B = self._source.document_labels()[index_B].astype(np.int32)
+        labels_B = self._source.labels_of(index_B).astype(np.int32)
         weights_B = np.ones(len(index_B), np.float32)
         return {TOKENS: tokens, SEGMENTS: inside_BT.astype(np.int32), LABELS: labels_B, WEIGHTS: weights_B}
 
@@ -54,9 +54,8 @@ class LabelledRows:
     def _places(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """int64 [B]: the place of each text's begin token, and the number of tokens from there to the end of the
         text."""
-        offsets, own_begin = self._source.document_offsets(), self._source.own_begin
-        starts_B = offsets[index_B].astype(np.int64) - 1 + own_begin
-        return starts_B, offsets[index_B + 1].astype(np.int64) - 1 - starts_B
+        starts_B = self._source.offsets_of(index_B) - 1 + self._source.own_begin
+        return starts_B, self._source.offsets_of(index_B + 1) - 1 - starts_B
 
 
 BALANCED = "balanced"

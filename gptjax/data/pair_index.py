@@ -83,8 +83,7 @@ def _write(files: Mapping[str, IO[bytes]], source: TokenSource, source_length: i
 
 def side_lengths(source: TokenSource, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """int64 [pairs]: the numbers of tokens of some pairs' sources and targets, with EOS but without BOS."""
-    offsets = source.document_offsets()
-    starts, middles, ends = (offsets[2 * pairs + place].astype(np.int64) for place in range(3))
+    starts, middles, ends = (source.offsets_of(2 * pairs + place) for place in range(3))
     return middles - starts - source.own_begin, ends - middles - source.own_begin
 
 

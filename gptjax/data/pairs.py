@@ -138,7 +138,7 @@ def completion_places(source: TokenSource, pairs: np.ndarray) -> tuple[np.ndarra
 
 def _places(source: TokenSource, pairs: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     """int64 [pairs]: place of the first token and number of tokens of one side of some pairs."""
-    starts = source.document_offsets()[2 * pairs + side].astype(np.int64) + source.own_begin
+    starts = source.offsets_of(2 * pairs + side) + source.own_begin
     return starts, side_lengths(source, pairs)[side]
 
 

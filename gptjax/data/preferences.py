@@ -29,7 +29,7 @@ class PreferenceRows:
         """Raises ConfigError if no preference fits into a row."""
         self._source, self._length = source, sequence_length
         self._is_chat = source.form == "chat_preferences"
-        texts = np.arange((len(source.document_offsets()) - 1) // (1 if self._is_chat else 2))
+        texts = np.arange(source.num_documents // (1 if self._is_chat else 2))
         fits = self._places(texts)[1].reshape(-1, 2).max(axis=1) <= sequence_length
         self._kept = np.flatnonzero(fits)
         self.left_out = len(fits) - len(self._kept)
@@ -60,8 +60,8 @@ class PreferenceRows:
         """int64 [texts]: the place of each text's first target, and the number of its targets."""
         if not self._is_chat:
             return completion_places(self._source, texts)[:2]
-        offsets, own_begin = self._source.document_offsets(), self._source.own_begin
-        starts, ends = (offsets[texts + place].astype(np.int64) for place in range(2))
+        own_begin = self._source.own_begin
+        starts, ends = (self._source.offsets_of(texts + place) for place in range(2))
         return starts + own_begin, ends - starts - own_begin - 1  # no template has written the EOS at its end
 
     def _rows(self, texts_B: np.ndarray) -> dict[str, np.ndarray]:

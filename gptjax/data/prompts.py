@@ -35,7 +35,7 @@ class PromptRows:
                 "length of a prompt and its answer"
             )
         self._source, self._length, self._room = source, source_length, sequence_length - source_length
-        pairs = np.arange((len(source.document_offsets()) - 1) // 2)
+        pairs = np.arange(source.num_documents // 2)
         fits = completion_places(source, pairs)[2] + 1 <= source_length
         self._kept = np.flatnonzero(fits)
         self.left_out = len(fits) - len(self._kept)

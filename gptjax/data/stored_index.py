@@ -1,16 +1,18 @@
 """Arrays that are computed once per split, kept in the user's cache folder, and read as memory maps.
 
 The folder of an index is named by the hash of everything that it depends on. It is not in the prepared folder, which
-never changes after it has been made. Deleted files are computed again.
+never changes after it has been made. An index is computed again if one of its files is missing or has another size than
+it had: programs that tidy up such folders delete single old files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +21,10 @@ import numpy as np
 import xxhash
 
 from gptjax.config import ConfigError
+from gptjax.files import write_aside
 from gptjax.files.folders import cache_folder
+
+_SIZES = "sizes.json"  # name of an array → size of its file in bytes
 
 
 class StoredIndex:
@@ -44,7 +49,7 @@ class StoredIndex:
     ):
         self._path = cache_folder() / "packed" / xxhash.xxh3_64_hexdigest(repr(made_from).encode())
         self._dtypes = dict(dtypes)
-        if not self._path.is_dir():
+        if not _is_whole(self._path, dtypes):
             try:
                 _make(self._path, dtypes, write)
             except OSError as error:
@@ -68,6 +73,14 @@ class StoredIndex:
         }
 
 
+def _is_whole(path: Path, names: Iterable[str]) -> bool:
+    try:
+        sizes = json.loads((path / _SIZES).read_bytes())
+        return all((path / f"{name}.bin").stat().st_size == sizes[name] for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _make(path: Path, dtypes: Mapping[str, np.dtype], write: Callable[[Mapping[str, IO[bytes]]], None]) -> None:
     """Writes the index to a temporary folder and renames it; another process may have been faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +92,15 @@ def _make(path: Path, dtypes: Mapping[str, np.dtype], write: Callable[[Mapping[s
             for file in opened.values():
                 file.flush()
                 os.fsync(file.fileno())
+            sizes = {name: file.tell() for name, file in opened.items()}
+        with write_aside(beside / _SIZES) as noted:
+            noted.write(json.dumps(sizes).encode())
+        if not _is_whole(path, dtypes):
+            shutil.rmtree(path, ignore_errors=True)  # it lacks files
         try:
             beside.rename(path)
         except OSError:
-            if not path.is_dir():
+            if not _is_whole(path, dtypes):
                 raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -12,6 +12,8 @@ from gptjax.config import ConfigError
 from gptjax.data.prepared import SUPERVISED, check_files, read_manifest, split_files
 from gptjax.data.watched import WatchedFiles
 
+_DENSE = 4  # numbers of a file are read at once if they are at least every fourth one
+
 
 class TokenSource:
     """The token stream of a split and the ends of its documents, checked on opening and watched while it is read.
@@ -25,6 +27,7 @@ class TokenSource:
     Attributes:
       split: 'train' or 'validation'.
       num_tokens: tokens in the stream, over all shards and documents, including EOS.
+      num_documents: documents of the stream.
       num_targets: tokens to predict: all but BOS, which is never predicted.
       vocab_size, eos_id, tokenizer_hash: those of the tokenizer that made the tokens.
       form: that of the documents, one of prepared.FORMS.
@@ -61,7 +64,8 @@ class TokenSource:
         self.has_two_vocabularies = "source_tokenizer" in manifest
         self.own_begin = int(self.begin_id != self.eos_id)
         self.num_tokens: int = section["tokens"]
-        self.num_targets: int = self.num_tokens - self.own_begin * section["documents"]
+        self.num_documents: int = section["documents"]
+        self.num_targets: int = self.num_tokens - self.own_begin * self.num_documents
         self._dtype = np.dtype(manifest["dtype"]).newbyteorder("<")
         self._shards = [shard["name"] for shard in section["shards"]]
         # Shard i holds the places from bounds[i] to bounds[i + 1].
@@ -72,9 +76,10 @@ class TokenSource:
         bits = section["supervised"] if self.form in SUPERVISED else {"name": "", "hash": ""}
         self._supervised_name: str = bits["name"]
         self.supervised_hash: str = bits["hash"]
-        self._watched = WatchedFiles(self.folder, [*self._shards, *filter(None, [self._supervised_name])])
         self._labels_name = section["labels"]["name"] if self.form == "labelled" else ""
-        self._check_documents(section["documents"])
+        others = filter(None, [self._supervised_name, self._offsets_name, self._labels_name])
+        self._watched = WatchedFiles(self.folder, [*self._shards, *others])
+        self._check_documents(self.num_documents)
 
     def _check_documents(self, documents: int) -> None:
         """Raises ConfigError if the offsets do not match the stream, or if the stream does not begin with BOS although
@@ -111,7 +116,8 @@ class TokenSource:
             )
 
     def document_labels(self) -> np.ndarray:
-        """int32 [num_documents], memory-mapped: the number of each document's label; only of labelled texts."""
+        """int32 [num_documents], memory-mapped, to be read before training: the number of each document's label; only
+        of labelled texts."""
         return np.load(self.folder / self._labels_name, mmap_mode="r")
 
     def take_runs(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -155,7 +161,33 @@ class TokenSource:
             parts.append(bits[start - 8 * first : start - 8 * first + length])
         return np.concatenate(parts)
 
+    def offsets_of(self, index: np.ndarray) -> np.ndarray:
+        """int64: these of the `document_offsets`, read without a memory map. Raises as `take_runs`."""
+        return self._numbers(self._offsets_name, np.dtype("<u8"), self.num_documents + 1, index).astype(np.int64)
+
+    def labels_of(self, index: np.ndarray) -> np.ndarray:
+        """int32: these of the `document_labels`, read without a memory map. Raises as `take_runs`."""
+        return self._numbers(self._labels_name, np.dtype("<i4"), self.num_documents, index)
+
+    def _numbers(self, name: str, dtype: np.dtype, count: int, index: np.ndarray) -> np.ndarray:
+        """Some numbers of an array's file, which holds `count` of them after its header."""
+        if not index.size:
+            return np.empty(0, dtype)
+        first, last = int(index.min()), int(index.max())
+        if first < 0 or last >= count:
+            raise IndexError(f"numbers {first} to {last}: {name} has {count}")
+        header = self._watched.size_of(name) - count * dtype.itemsize
+
+        def read(start: int, length: int) -> np.ndarray:
+            values = np.empty(length, dtype)
+            self._watched.read_into(name, header + start * dtype.itemsize, values.view(np.uint8).data)
+            return values
+
+        if last - first < _DENSE * index.size:
+            return read(first, last - first + 1)[index - first]
+        return np.concatenate([read(number, 1) for number in index.tolist()])
+
     def document_offsets(self) -> np.ndarray:
-        """uint64 [num_documents + 1], memory-mapped: document i is the tokens offsets[i] to offsets[i + 1], its EOS
-        last."""
+        """uint64 [num_documents + 1], memory-mapped, to be read before training: document i is the tokens offsets[i] to
+        offsets[i + 1], its EOS last."""
         return np.load(self.folder / self._offsets_name, mmap_mode="r")

@@ -50,6 +50,10 @@ class WatchedFiles:
         for descriptor, _ in self.__dict__.get("_open", {}).values():
             os.close(descriptor)
 
+    def size_of(self, name: str) -> int:
+        """The size of the file in bytes when it was opened."""
+        return self._recorded[name].size
+
     def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
         """Fills `buffer` with the file's bytes from `offset` on.
 

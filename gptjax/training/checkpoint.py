@@ -11,7 +11,9 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,15 +37,13 @@ from gptjax.parallel.sharding import placed_params
 from gptjax.settings import Settings
 from gptjax.training import checkpoint_format as files
 from gptjax.training.checkpoint_format import CheckpointError
-from gptjax.training.frozen_parameters import PREFIX as FROZEN
-from gptjax.training.frozen_parameters import Frozen, split
+from gptjax.training.frozen_parameters import PREFIX, Frozen, is_folder_of_frozen, split
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
 from gptjax.training.saved_together import SaveFailedElsewhere
 from gptjax.training.snapshot import Snapshots
 from gptjax.training.state import TrainState
 
 JUDGED_BY = "judged_by"  # metadata key: [name of the score that selects the best checkpoint, whether higher is better]
-_DELETED = "deleted-"
 _UNREADABLE = "unreadable-"
 
 T = TypeVar("T")
@@ -74,6 +74,7 @@ class Checkpoints:
         self._keep_every = steps_of(config_checkpoint.keep_every) if config_checkpoint.keep_every else 0
         self._frozen_paths = frozenset(frozen)
         self._frozen: Frozen | None = None  # these parameters, once they have been read
+        self._sound: str | None = None  # the folder of frozen parameters that this process has read or written
         self._snapshots = Snapshots()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint writer")
         self._saving: tuple[int, concurrent.futures.Future] | None = None
@@ -82,13 +83,15 @@ class Checkpoints:
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             for path in self.directory.iterdir():
-                if path.name.startswith(_DELETED) or files.TEMPORARY in path.name:
+                if _is_remains(path.name):
                     shutil.rmtree(path, ignore_errors=True)
-                elif path.name.startswith(FROZEN) and not (path / files.COMMITTED).exists():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name.isdecimal() and not (path / files.COMMITTED).exists():
-                    _set_aside(path)  # a partly copied checkpoint; as long as it exists, the run cannot save this step
+                elif _is_ours(path.name) and not (path / files.COMMITTED).exists():
+                    _set_aside(path)  # a partly copied folder; as long as it exists, the run cannot save it
         _barrier("checkpoints opened")
+        try:
+            tempfile.TemporaryFile(dir=self.directory).close()
+        except OSError as error:  # rather than at the first save
+            raise ConfigError(f"{self.directory}: cannot be written to ({error.strerror})") from None
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -132,9 +135,11 @@ class Checkpoints:
         started = time.perf_counter()
         self._wait_for_save()
         path = self.directory / str(step)
-        exists = of_process_0(path.exists())
+        exists = of_process_0((path / files.COMMITTED).exists())
         self._remove_remains()
         if not exists:
+            if jax.process_index() == 0 and path.exists():
+                _set_aside(path)  # it was put there while the run trains
             scores = {name: v if isinstance(v, str) else float(v) for name, v in (metrics or {}).items()}
             try:
                 write = self._start_write(path, state, {**metadata, "step": step, "metrics": scores})
@@ -192,6 +197,7 @@ class Checkpoints:
             for path in unreadable:
                 _set_aside(path)
         _cost.cache_clear()
+        self._sound = metadata["frozen"]["folder"] if "frozen" in metadata else None
         _barrier("checkpoint restored")
         return state, metadata
 
@@ -201,7 +207,8 @@ class Checkpoints:
         if self._frozen_paths:
             state, still = split(state, self._frozen_paths)
             self._frozen = shared = self._frozen or files.describe_frozen(still)
-            files.save_frozen(self.directory, shared, still)
+            files.save_frozen(self.directory, shared, still, is_sound=self._sound == shared.folder)
+            self._sound = shared.folder
         snapshot = self._snapshots.take(state)
         if snapshot is None:  # then Orbax copies to the host before it returns
             return files.start_save(path, state, metadata, None, shared).result
@@ -228,10 +235,23 @@ class Checkpoints:
             return
         try:
             for old in set(self.all_steps()) - self._kept():
-                path = self.directory / str(old)
-                shutil.rmtree(path.rename(path.with_name(_DELETED + path.name)), ignore_errors=True)
+                _delete(self.directory / str(old))
+            for unused in self._unused_frozen():
+                _delete(unused)
         except OSError as error:
             logging.error("cannot delete old checkpoints in %s: %s", self.directory, error)
+
+    def _unused_frozen(self) -> list[Path]:
+        """Folders of frozen parameters that no checkpoint shares, which a run leaves whose frozen parameters change."""
+        found = [path for path in self.directory.iterdir() if is_folder_of_frozen(path.name)]
+        if all(path.name == self._sound for path in found):  # no metadata need to be read
+            return []
+        try:
+            of_checkpoints = [files.read_metadata(self.directory / str(step)) for step in self.all_steps()]
+        except (CheckpointError, ConfigError):
+            return []  # it may share any of them
+        used = {metadata["frozen"]["folder"] for metadata in of_checkpoints if "frozen" in metadata}
+        return [path for path in found if path.name not in used | {self._sound}]
 
     def _kept(self) -> set[int]:
         steps = self.all_steps()
@@ -256,7 +276,7 @@ class Checkpoints:
         while self._failed_steps:
             step = self._failed_steps.pop()
             if jax.process_index() == 0:
-                for name in (f"{step}{files.TEMPORARY}*", f"{FROZEN}*{files.TEMPORARY}*"):
+                for name in (f"{step}{files.TEMPORARY}*", f"{PREFIX}*{files.TEMPORARY}*"):
                     for path in self.directory.glob(name):
                         shutil.rmtree(path, ignore_errors=True)
 
@@ -287,11 +307,13 @@ def load_params(
       CheckpointError: no checkpoint can be read.
     """
     directory = _directory(workdir, setting)
-    steps = _choose(directory, which, setting)
-    if files.is_shared(like):  # the other run may save a checkpoint meanwhile, which only some processes would see
-        steps = of_process_0(steps)
-    loaded, _ = _first_readable(directory, steps, lambda path: files.read_params(path, ema, like, check))
-    return loaded
+
+    def choose() -> list[int]:
+        steps = _choose(directory, which, setting)
+        # The other run may save a checkpoint meanwhile, which only some processes would see.
+        return of_process_0(steps) if files.is_shared(like) else steps
+
+    return _newest_readable(directory, choose, lambda path: files.read_params(path, ema, like, check))
 
 
 def load_for_inference(
@@ -348,10 +370,9 @@ def saved_metadata(workdir: str | Path, setting: str = "--workdir", which: str |
     """The metadata of a run's newest readable checkpoint, or of step `which`; None if there is no checkpoint yet.
     setting: see `load_params`."""
     directory = _directory(workdir, setting)
-    steps = _steps(directory)[::-1]
-    if steps and which != "latest":
-        steps = _choose(directory, which, setting, steps)
-    return _first_readable(directory, steps, files.read_metadata)[0] if steps else None
+    if not _steps(directory):
+        return None
+    return _newest_readable(directory, lambda: _choose(directory, which, setting), files.read_metadata)
 
 
 def saved_steps(workdir: str | Path, setting: str = "--workdir") -> list[int]:
@@ -366,7 +387,27 @@ def _directory(workdir: str | Path, setting: str = "--workdir") -> Path:
 def _steps(directory: Path) -> list[int]:
     """Steps of the committed checkpoints, ascending."""
     folders = (path.parent.name for path in directory.glob(f"*/{files.COMMITTED}"))
-    return sorted(int(name) for name in folders if name.isdecimal())
+    return sorted(int(name) for name in folders if _is_step(name))
+
+
+def _is_step(name: str) -> bool:
+    return re.fullmatch("0|[1-9][0-9]*", name) is not None  # not '0100', which a user may have made
+
+
+def _is_ours(name: str) -> bool:
+    return _is_step(name) or is_folder_of_frozen(name)
+
+
+def _is_remains(name: str) -> bool:
+    """Whether a folder is what a killed process left of a save or a deletion. Others, such as 'deleted-by-me', are the
+    user's."""
+    saved, temporary, _ = name.partition(files.TEMPORARY)
+    return _is_ours(saved) if temporary else name.startswith(files.DELETED) and _is_ours(name[len(files.DELETED) :])
+
+
+def _delete(path: Path) -> None:
+    """Deletes a folder under another name: readers find all of it or nothing, also if the process is killed."""
+    shutil.rmtree(path.rename(path.with_name(files.DELETED + path.name)), ignore_errors=True)
 
 
 def _best_first(directory: Path) -> dict[tuple, list[int]]:
@@ -433,6 +474,25 @@ def _first_readable(directory: Path, steps: Iterable[int], read: Callable[[Path]
             logging.warning("CANNOT READ A CHECKPOINT: %s", error)
             unreadable[path] = error
     raise CheckpointError("no readable checkpoint: " + "; ".join(map(str, unreadable.values())))
+
+
+def _newest_readable(directory: Path, choose: Callable[[], list[int]], read: Callable[[Path], T]) -> T:
+    """The result of `read` for the first readable one of the chosen steps.
+
+    A run that is training deletes old checkpoints, perhaps those that are just read: `choose` is then called again.
+
+    Raises:
+      CheckpointError: none can be read, and there are no others.
+    """
+    steps, tried = choose(), set[int]()
+    while True:
+        try:
+            return _first_readable(directory, steps, read)[0]
+        except CheckpointError:
+            tried |= set(steps)
+            steps = [step for step in choose() if step not in tried]
+            if not steps:
+                raise
 
 
 def _set_aside(path: Path) -> None:

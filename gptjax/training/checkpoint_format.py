@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,9 @@ from gptjax.training.saved_together import SaveFailedElsewhere, start_together
 from gptjax.training.state import TrainState
 
 FORMAT_VERSION = 1
-WITH_FROZEN = 2  # the format of a checkpoint that shares a folder of frozen parameters
+WITH_FROZEN = 3  # the format of a checkpoint that shares a folder of frozen parameters
+READ = (FORMAT_VERSION, 2, WITH_FROZEN)  # in format 2, the moving average has the frozen parameters, too
+DELETED = "deleted-"  # begins the name of a folder that is being deleted
 TEMPORARY = ".orbax-checkpoint-tmp"  # in the name of a folder that is being written
 COMMITTED = "commit_success.txt"  # Orbax writes it last, then renames the folder
 
@@ -68,22 +71,41 @@ def describe_frozen(arrays: Mapping[str, jax.Array]) -> Frozen:
     return Frozen(_described_with_sums(arrays))
 
 
-def save_frozen(directory: Path, frozen: Frozen, arrays: Mapping[str, jax.Array]) -> None:
+def save_frozen(directory: Path, frozen: Frozen, arrays: Mapping[str, jax.Array], is_sound: bool) -> None:
     """Writes the parameters that checkpoints in `directory` share, unless they are there, and waits until they are.
 
+    Args:
+      is_sound: whether this run has read or written the folder itself, if it is there. Otherwise it may be damaged, and
+        takes the place of the new one again if that cannot be written.
+
     Raises:
-      OSError, SaveFailedElsewhere, CheckpointError: they could not be written.
+      CheckpointError: they could not be written; raised in all processes.
     """
     path = directory / frozen.folder
-    if of_process_0((path / COMMITTED).exists()):
+    if of_process_0((path / COMMITTED).exists()) and is_sound:
         return
-    metadata = {"format_version": WITH_FROZEN, "arrays": frozen.arrays}
+    error: Exception | None = None
+    aside = path.with_name(DELETED + path.name)
     try:
-        _start_save(path, {"params": nested(_without_prefix(arrays))}, metadata).result()
-    except (OSError, SaveFailedElsewhere):
-        raise
-    except Exception as error:  # Orbax's own
-        raise CheckpointError(f"{path} was not written: {reason(error)}") from error
+        if jax.process_index() == 0 and path.exists():
+            path.rename(aside)
+    except OSError as failure:
+        error = failure
+    if in_all(error is None):
+        metadata = {"format_version": WITH_FROZEN, "arrays": frozen.arrays}
+        try:
+            _start_save(path, {"params": nested(_without_prefix(arrays))}, metadata).result()
+        except Exception as failure:
+            error = failure
+    is_written = in_all(error is None)
+    if jax.process_index() == 0 and aside.exists():
+        if is_written or path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(path)
+    if not is_written:
+        why = "another process could not write its part" if error is None else reason(error)
+        raise CheckpointError(f"{path} was not written: {why}") from error
 
 
 def start_checksums(state: Any) -> dict[str, jax.Array]:
@@ -115,11 +137,9 @@ def read_metadata(path: Path) -> dict:
             raise ValueError("not written by gptjax")
     except Exception as error:
         raise CheckpointError(f"checkpoint {path} is unreadable: {reason(error)}") from error
-    if metadata["format_version"] not in (FORMAT_VERSION, WITH_FROZEN):
+    if metadata["format_version"] not in READ:
         version = metadata["format_version"]
-        raise ConfigError(
-            f"checkpoint {path} has format {version}; this gptjax reads formats {FORMAT_VERSION} and {WITH_FROZEN}"
-        )
+        raise ConfigError(f"checkpoint {path} has format {version}; this gptjax reads formats {READ[0]} to {READ[-1]}")
     return metadata
 
 
@@ -133,18 +153,29 @@ def read_state(path: Path, abstract: TrainState) -> tuple[TrainState, dict]:
 
     def read() -> tuple[dict, dict]:
         metadata = read_metadata(path)
-        _check_same(path, metadata["arrays"], leaves_by_path(abstract))
-        return _load_parts(path, _parts(abstract), metadata), metadata
+        wanted, parts = leaves_by_path(abstract), _parts(abstract)
+        unneeded = _averages_of_frozen(metadata, wanted)
+        _check_same(path, {name: entry for name, entry in metadata["arrays"].items() if name not in unneeded}, wanted)
+        if unneeded:  # Orbax reads a part as a whole
+            parts["ema"] = nested(leaves_by_path(parts["ema"]) | {n: wanted[f"params/{n}"] for n in unneeded.values()})
+        return _load_parts(path, parts, metadata), metadata
 
     together = is_shared(abstract)
     parts, metadata = agreed(path, read, together)
     arrays = parts["optimizer"]
     for part in ("params", "ema"):
         arrays |= {f"{part}/{name}": array for name, array in leaves_by_path(parts.get(part)).items()}
-    agreed(path, lambda: _check_sums(path, metadata["arrays"], arrays), together)
+    agreed(path, lambda: _check_sums(path, metadata, metadata["arrays"], arrays), together)
     return jax.tree.unflatten(
         jax.tree.structure(abstract), [arrays[name] for name in leaves_by_path(abstract)]
     ), metadata
+
+
+def _averages_of_frozen(metadata: Mapping, wanted: Mapping[str, Any]) -> dict[str, str]:
+    """The moving averages that older versions saved of parameters that no step changes: 'ema/…' → name."""
+    saved, has_average = metadata["arrays"], any(name.startswith("ema/") for name in wanted)
+    averages = {name: name.removeprefix("ema/") for name in saved if name.startswith("ema/") and name not in wanted}
+    return {name: of for name, of in averages.items() if has_average and saved[name] == saved.get(f"params/{of}")}
 
 
 def means_average(metadata: Mapping, ema: bool | None) -> bool:
@@ -155,9 +186,17 @@ def means_average(metadata: Mapping, ema: bool | None) -> bool:
 def hash_of_params(metadata: Mapping, ema: bool | None = None) -> str:
     """Twelve hexadecimal digits that identify the parameters of a checkpoint, or their moving average (see
     `means_average`), from the checksums in its metadata."""
-    prefix = "ema/" if means_average(metadata, ema) else "params/"
-    arrays = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
+    arrays = _of_model(metadata, means_average(metadata, ema))
     return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _of_model(metadata: Mapping, average: bool) -> dict[str, dict]:
+    """What the metadata say of each parameter, or of its moving average; frozen parameters are their own average."""
+    of_part: dict[str, dict[str, dict]] = {"params": {}, "ema": {}}
+    for path, entry in metadata["arrays"].items():
+        part, _, name = path.partition("/")
+        of_part.get(part, {})[name] = entry
+    return of_part["params"] | of_part["ema"] if average else of_part["params"]
 
 
 def read_params(
@@ -176,18 +215,17 @@ def read_params(
     def read() -> tuple[dict, dict, dict]:
         metadata = read_metadata(path)
         check(metadata)
-        part = "ema" if means_average(metadata, ema) else "params"
-        prefix = f"{part}/"
-        saved = {name.removeprefix(prefix): v for name, v in metadata["arrays"].items() if name.startswith(prefix)}
-        if not saved:
-            raise ConfigError(f"checkpoint {path} has no {part}: training.ema_decay was 0")
+        average = means_average(metadata, ema)
+        if average and not means_average(metadata, None):
+            raise ConfigError(f"checkpoint {path} has no ema: training.ema_decay was 0")
+        part, saved = "ema" if average else "params", _of_model(metadata, average)
         wanted = _as_saved(saved) if like is None else like
         _check_same(path, saved, leaves_by_path(wanted))
         return _load_parts(path, {part: wanted}, metadata)[part], saved, metadata
 
     together = is_shared(like)
     params, saved, metadata = agreed(path, read, together)
-    agreed(path, lambda: _check_sums(path, saved, leaves_by_path(params)), together)
+    agreed(path, lambda: _check_sums(path, metadata, saved, leaves_by_path(params)), together)
     return params, metadata
 
 
@@ -208,32 +246,41 @@ def _parts(state: TrainState) -> dict[str, Any]:
     Optax."""
     trees = {
         "params": state.params,
-        "ema": state.ema,
+        "ema": None if state.ema is None else nested(leaves_by_path(state.ema)),
         "optimizer": leaves_by_path(state.replace(params=None, ema=None)),
     }
     return {name: tree for name, tree in trees.items() if tree is not None}
 
 
 def _load_parts(path: Path, parts: dict[str, Any], metadata: Mapping) -> dict[str, Any]:
-    """The parts as arrays. Frozen parameters are read from the folder that has them.
+    """The parts as arrays. Frozen parameters, and their average, are read from the folder that has them.
 
     Raises:
-      CheckpointError: that folder is missing.
+      CheckpointError: that folder is missing or damaged.
     """
-    if (folder := folder_of(path, metadata)) is None or "params" not in parts:
+    if (folder := folder_of(path, metadata)) is None:
         return _load(path, parts)
+    still = metadata["frozen"]["arrays"]
+    own = metadata["arrays"].keys() - set(still)
+    wanted = {part: leaves_by_path(tree) for part, tree in parts.items() if part != "optimizer"}
+    trained = {part: {n: leaf for n, leaf in of.items() if f"{part}/{n}" in own} for part, of in wanted.items()}
+    found = _load(path, parts | {part: nested(leaves) for part, leaves in trained.items()})
+    for part, leaves in wanted.items():
+        arrays = leaves_by_path(found[part])
+        if missing := {name: leaf for name, leaf in leaves.items() if name not in arrays}:
+            arrays |= _load_frozen(path, folder, missing)
+        found[part] = jax.tree.unflatten(jax.tree.structure(parts[part]), [arrays[name] for name in leaves])
+    return found
+
+
+def _load_frozen(path: Path, folder: Path, leaves: Mapping[str, Any]) -> dict[str, jax.Array]:
+    what = f"checkpoint {path} is unreadable: {folder}, which has the parameters that are not trained,"
     if not (folder / COMMITTED).exists():
-        raise CheckpointError(
-            f"checkpoint {path} is unreadable: {folder}, which has the parameters that are not trained, is missing"
-        )
-    wanted = leaves_by_path(parts["params"])
-    still = _without_prefix(dict.fromkeys(metadata["frozen"]["arrays"]))
-    trained = nested({name: leaf for name, leaf in wanted.items() if name not in still})
-    found = _load(path, {**parts, "params": trained})
-    shared = _load(folder, {"params": nested({name: wanted[name] for name in still})})["params"]
-    arrays = leaves_by_path(found["params"]) | leaves_by_path(shared)
-    leaves = [arrays[name] for name in wanted]
-    return found | {"params": jax.tree.unflatten(jax.tree.structure(parts["params"]), leaves)}
+        raise CheckpointError(f"{what} is missing; copy it with the checkpoints")
+    try:
+        return leaves_by_path(_load(folder, {"params": nested(leaves)})["params"])
+    except Exception as error:
+        raise CheckpointError(f"{what} is damaged: {reason(error)}") from error
 
 
 def _load(path: Path, parts: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +314,11 @@ def is_shared(abstract: Any) -> bool:
     return not all(leaf.sharding.is_fully_addressable for leaf in jax.tree.leaves(abstract))
 
 
+def in_all(good: bool) -> bool:
+    """Whether something is true in all processes, which must all call this."""
+    return good if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.array(good))))
+
+
 def agreed(path: Path, read: Callable[[], T], together: bool) -> T:
     """The result of `read`, which reads the checkpoint at `path`.
 
@@ -282,9 +334,7 @@ def agreed(path: Path, read: Callable[[], T], together: bool) -> T:
     except Exception as failure:
         error = failure
     good = error is None
-    if together:
-        good = bool(np.all(multihost_utils.process_allgather(np.array(good))))
-    if good:
+    if in_all(good) if together else good:
         return result[0]
     if isinstance(error, CheckpointError):
         raise error
@@ -331,9 +381,12 @@ def _check_same(path: Path, saved: Mapping[str, Mapping], wanted: Mapping[str, A
         raise ConfigError(f"checkpoint {path} does not fit: {'; '.join(lines[:5])}{more}")
 
 
-def _check_sums(path: Path, saved: Mapping[str, Mapping], restored: Mapping[str, jax.Array]) -> None:
+def _check_sums(path: Path, metadata: Mapping, saved: Mapping[str, Mapping], restored: Mapping[str, jax.Array]) -> None:
     damaged = [name for name, value in checksum.checksums(restored).items() if value != saved[name]["checksum"]]
     if damaged:
+        still = metadata["frozen"]["arrays"] if "frozen" in metadata else ()
+        are_shared = all(name in still or f"params/{name}" in still for name in damaged)
+        where = f", in {folder_of(path, metadata)}, which other checkpoints share" if are_shared else ""
         raise CheckpointError(
-            f"checkpoint {path} is damaged: these arrays differ from what was saved: {', '.join(damaged[:5])}"
+            f"checkpoint {path} is damaged: these arrays differ from what was saved: {', '.join(damaged[:5])}{where}"
         )

@@ -3,6 +3,9 @@
 A run that trains adapters changes few of its parameters. Its checkpoints hold these, and the base lies beside them in
 `checkpoints/frozen-<hash>/`, so that the run's folder is complete without the run that it started from. The hash is
 that of the arrays.
+
+Such parameters are their own moving average. The average of a run has None in their place, which JAX reads as an empty
+tree, so they take no memory a second time and are computed in no step.
 """
 
 from __future__ import annotations
@@ -10,17 +13,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 
-from gptjax.model.tree import leaves_by_path
+from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.training.state import TrainState
 
 PREFIX = "frozen-"  # begins the folder's name
+_FOLDER = re.compile(PREFIX + "[0-9a-f]{12}")
 
 
 @dataclasses.dataclass
@@ -39,15 +45,32 @@ class Frozen:
         return PREFIX + hashlib.sha256(json.dumps(self.arrays, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def first_average(params: Any, frozen: Iterable[str]) -> Any:
+    """The moving average of the parameters before the first step: a copy, with None in place of the frozen ones."""
+    still = frozenset(frozen)
+    return map_with_path(lambda path, leaf: None if _is_of(path, still) else jnp.copy(leaf), params)
+
+
 def split(state: TrainState, frozen: Iterable[str]) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state without the parameters of these paths, and these: 'params/…' → array.
 
     Parameters of several arrays, such as 8-bit ones, are named by the path of what holds these.
     """
     params = leaves_by_path(state.params)
-    still = {name for name in params if any(name == path or name.startswith(f"{path}/") for path in frozen)}
+    paths = frozenset(frozen)
+    still = {name for name in params if _is_of(name, paths)}
     trained = nested({name: array for name, array in params.items() if name not in still})
     return state.replace(params=trained), {f"params/{name}": params[name] for name in sorted(still)}
+
+
+def _is_of(name: str, paths: frozenset[str]) -> bool:
+    """Whether an array belongs to one of the parameters with these paths."""
+    return name in paths or any(name.startswith(f"{path}/") for path in paths)
+
+
+def is_folder_of_frozen(name: str) -> bool:
+    """Whether a folder beside checkpoints has this module's name for it, and is not one that a user has put there."""
+    return _FOLDER.fullmatch(name) is not None
 
 
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:

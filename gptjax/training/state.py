@@ -7,6 +7,8 @@ from typing import Any
 import flax.struct
 import jax
 
+from gptjax.training.trained import completed
+
 
 class TrainState(flax.struct.PyTreeNode):
     """Everything the next step depends on, besides the config and the data.
@@ -18,7 +20,8 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, the optimizer steps taken.
       params: float32 tree, the layers stacked on their first axis.
       opt_state: the state of the Optax transformation.
-      ema: bias-corrected exponential moving average of `params`, or None if it is off.
+      ema: bias-corrected exponential moving average of `params`, with None in place of those that no step changes
+        (frozen_parameters.py); None if it is off.
       monitor: float32 scalars, the running statistics behind the z-scores of loss and gradient norm.
     """
 
@@ -31,4 +34,4 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def best_params(self) -> Any:
         """The parameters to evaluate and sample from: the moving average if there is one."""
-        return self.params if self.ema is None else self.ema
+        return self.params if self.ema is None else completed(self.ema, self.params)

@@ -162,10 +162,14 @@ def update_average(average: Any, params: Any, steps: jax.typing.ArrayLike, decay
 
     It is Σ decay^(t-i) params_i / Σ decay^(t-i) over the steps i = 1 … t: the bias correction of Adam (Kingma and Ba,
     arXiv:1412.6980, section 3) is part of the weight of the newest parameters, which is 1 at the first step. The stored
-    average needs no correction when it is used, and excludes the initial parameters.
+    average needs no correction when it is used, and excludes the initial parameters. Where it has None, it stays so.
     """
     weight = (1 - decay) / -jnp.expm1(jnp.float32(steps) * math.log(decay))
-    return jax.tree.map(lambda old, new: old + weight * (new - old), average, params)
+
+    def update(old: jax.Array | None, new: jax.Array) -> jax.Array | None:
+        return None if old is None else old + weight * (new - old)
+
+    return jax.tree.map(update, average, params, is_leaf=lambda x: x is None)
 
 
 def num_rows(batch: Batch) -> int:

@@ -28,6 +28,7 @@ from gptjax.parallel.sharding import batch_sharding, replicated, state_sharding
 from gptjax.settings import ScheduleSettings, Settings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.companions import Companion, abstract_companions
+from gptjax.training.frozen_parameters import first_average
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
@@ -73,11 +74,8 @@ class Trainer:
 
     @property
     def frozen(self) -> list[str]:
-        """The paths of the parameters that no step changes: without a gradient, and not adjusted by the objective."""
-        if type(self.objective).adjusted is not Objective.adjusted:  # a user's own may change any
-            return []
-        still = [path for path, treatment in self.treatments.items() if treatment.method == "frozen"]
-        return [path for path in still if not path.endswith(ROUTER_BIAS)]
+        """The paths of the parameters that no step changes."""
+        return _unchanged(self.objective, self.treatments)
 
     def init(self, params: Any = None, part: str = "", grows: bool = False) -> TrainState:
         """The state before step 0, created with its shardings; from `params` (a warm start) if given.
@@ -131,7 +129,7 @@ class Trainer:
         return jax.random.key(self.config.seed)
 
     def _init_from(self, params: Any) -> TrainState:
-        return _first_state(self.config, self.optimizer, self.treatments, params)
+        return _first_state(self.config, self.objective, self.optimizer, self.treatments, params)
 
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch, **companions) → (state, metrics) for batches shaped and sharded like `batch`; the old state is
@@ -161,14 +159,26 @@ class Trainer:
         return abstract_batch(self.objective, accumulation, rows, functools.partial(batch_sharding, self.mesh, 1))
 
 
+def _unchanged(objective: Objective, treatments: Mapping[str, Treatment]) -> list[str]:
+    """The paths of the parameters that no step changes: without a gradient, and not adjusted by the objective."""
+    if type(objective).adjusted is not Objective.adjusted:  # a user's own may change any
+        return []
+    still = [path for path, treatment in treatments.items() if treatment.method == "frozen"]
+    return [path for path in still if not path.endswith(ROUTER_BIAS)]
+
+
 def _first_state(
-    config: Settings, optimizer: optax.GradientTransformation, treatments: Mapping[str, Treatment], params: Any
+    config: Settings,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    treatments: Mapping[str, Treatment],
+    params: Any,
 ) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(trained_only(params, treatments)),
-        ema=jax.tree.map(jnp.copy, params) if config.training.ema_decay else None,
+        ema=first_average(params, _unchanged(objective, treatments)) if config.training.ema_decay else None,
         monitor=init_monitor(),
     )
 
@@ -199,7 +209,8 @@ def make_trainer(
     optimizer = make_optimizer(config.optimizer, schedule_of_peak, declared, platform_of(mesh), objective.trains, kept)
     names = ("learning_rate", "muon_learning_rate") if config.optimizer.name == "muon" else ("learning_rate",)
     learning_rates = {name: schedule_of_peak(config.optimizer[name]) for name in names}
-    shapes = jax.eval_shape(functools.partial(_first_state, config, optimizer, treatments), abstract_params(declared))
+    first_state = functools.partial(_first_state, config, objective, optimizer, treatments)
+    shapes = jax.eval_shape(first_state, abstract_params(declared))
     shardings = state_sharding(mesh, shapes, declared, config.mesh.zero1, declared_for_updates(declared, kept))
     if config.optimizer.memory == "host":
         shardings = shardings.replace(opt_state=_on_host(shardings.opt_state, shapes.opt_state))

@@ -1,6 +1,7 @@
 """The index of packed rows is built once, in blocks, stored completely or not at all, and small when pickled."""
 
 import errno
+import os
 import pickle
 
 import numpy as np
@@ -37,6 +38,16 @@ def test_the_index_is_built_once(source, monkeypatch):
     first = PackedWindows(source, 64)
     monkeypatch.setattr(stored_index, "_make", None)
     assert targets(PackedWindows(source, 64)) == targets(first)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: os.truncate(path, 8)], ids=["deleted", "truncated"]
+)
+def test_an_index_that_lacks_a_part_is_built_again(source, cache, damage):
+    first = targets(PackedWindows(source, 64))
+    (index,) = (cache / "packed").iterdir()
+    damage(index / "first.bin")
+    assert targets(PackedWindows(source, 64)) == first and list((cache / "packed").iterdir()) == [index]
 
 
 def test_other_documents_have_another_index(source, prepared):

@@ -8,6 +8,7 @@ import pytest
 
 from gptjax.config import RunError
 from gptjax.data import watched
+from gptjax.data.labelled import LabelledRows
 from gptjax.data.tokens import TokenSource
 
 
@@ -64,6 +65,20 @@ def test_a_file_truncated_between_two_checks_is_an_error_not_a_crash(source, mon
     truncate(source.folder / "train-00000.bin")
     with pytest.raises(RunError, match="had 10000 bytes, has 100"):
         source.take_runs(np.array([4000]), np.array([10]))
+
+
+@pytest.mark.parametrize("check_every", [0.0, 1e9], ids=["checked", "between two checks"])
+@pytest.mark.parametrize("name", ["train.documents.npy", "train.labels.npy"])
+def test_a_change_of_what_belongs_to_documents_is_noticed(prepared, monkeypatch, name, check_every):
+    monkeypatch.setattr(watched, "CHECK_EVERY", check_every)
+    documents = [[10 * i + 1, 10 * i + 2, 9] for i in range(8)]
+    rows = LabelledRows(TokenSource(prepared(train=documents, labels=["a", "b", "c"]), "train"), 8)
+    some = np.array([7, 0, 7])
+    assert rows.gather(some)["tokens"][:, 1].tolist() == [71, 1, 71]
+    assert rows.gather(some)["labels"].tolist() == [1, 0, 1]
+    truncate(rows._source.folder / name)
+    with pytest.raises(RunError, match=rf"{name}: was changed during the run"):
+        rows.gather(some)
 
 
 def test_few_files_are_open_at_a_time(prepared, monkeypatch):

@@ -140,13 +140,86 @@ def test_parameters_that_no_step_changes_are_written_once_and_checkpoints_share_
     assert size_of(moved / "checkpoints/5/params") + 64 * 64 * 4 <= size_of(whole / "checkpoints/5/params")
 
     flip_a_bit(data_file(moved / "checkpoints" / shared.name, "params"))
-    with pytest.raises(CheckpointError, match="damaged: these arrays differ from what was saved: embedding"):
+    with pytest.raises(CheckpointError, match=rf"what was saved: embedding, in .*{shared.name}, which other"):
         load_params(moved, 4)
     shutil.rmtree(moved / "checkpoints" / shared.name)
     with pytest.raises(
         CheckpointError, match=rf"{shared.name}, which has the parameters that are not trained, is missi"
     ):
         load_params(moved)
+
+
+def test_the_moving_average_of_parameters_that_no_step_changes_is_not_saved(tmp_path, mesh):
+    def without_frozen(state):
+        return state.replace(ema=state.ema | {"embedding": None})
+
+    state = toy.state(3, mesh)
+    state = state.replace(ema=state.ema | {"embedding": state.params["embedding"]})
+    with open_checkpoints(tmp_path / "older version") as checkpoints:
+        checkpoints.save(3, state, {})
+    with Checkpoints(tmp_path / "now", toy.config(), toy.steps_of, toy.FROZEN) as checkpoints:
+        checkpoints.save(3, without_frozen(state), {})
+    hashes = set()
+    for folder in ("older version", "now"):
+        with open_checkpoints(tmp_path / folder) as checkpoints:
+            restored, metadata = checkpoints.restore(without_frozen(toy.abstract(mesh)))
+        toy.assert_equal(restored, without_frozen(state))
+        average, _ = load_params(tmp_path / folder, ema=True)
+        for found in (average, restored.best_params):
+            jax.tree.map(np.testing.assert_array_equal, found, state.ema)
+        hashes.add(hash_of_params(metadata, ema=True))
+    assert len(hashes) == 1 and "ema/embedding" not in metadata["arrays"]
+
+
+def test_frozen_parameters_that_no_checkpoint_shares_any_more_are_deleted(tmp_path, mesh):
+    def go_on(steps, change):
+        with Checkpoints(tmp_path, toy.config(), toy.steps_of, toy.FROZEN) as checkpoints:
+            for step in steps:
+                state = toy.state(step, mesh)
+                params = state.params | {"embedding": state.params["embedding"] + change}
+                checkpoints.save(step, state.replace(params=params), {})
+        return {path.name for path in checkpoints.directory.glob("frozen-?*")}
+
+    first = go_on([1, 2], 0)
+    folder = tmp_path / "checkpoints"
+    users = {"frozen-mine", "deleted-by-me", "0100"}  # like the names of our folders
+    for name in users:
+        (folder / name).mkdir()
+    assert len(first) == 1 and first < go_on([3], 1)  # two checkpoints are kept
+    left = go_on([4], 1) - {"frozen-mine"}
+    assert len(left) == 1 and left != first
+    assert {path.name for path in folder.iterdir()} == {"3", "4"} | left | users
+
+
+def test_a_damaged_folder_of_frozen_parameters_is_written_again(tmp_path, mesh, caplog):
+    save_steps(tmp_path, mesh, [1])  # has all of its parameters
+    for damaged in (True, False):
+        with Checkpoints(tmp_path, toy.config(), toy.steps_of, toy.FROZEN) as checkpoints:
+            if not damaged:
+                assert checkpoints.restore(toy.abstract(mesh))[1]["step"] == 1
+            checkpoints.save(2, toy.state(2, mesh), {})
+        (shared,) = checkpoints.directory.glob("frozen-*")
+        if damaged:
+            truncate(shared, "params")
+    assert f"{shared}, which has the parameters that are not trained, is damaged: " in caplog.text
+    params, metadata = load_params(tmp_path)
+    assert metadata["step"] == 2
+    np.testing.assert_array_equal(params["embedding"], toy.state(2, mesh).params["embedding"])
+    assert {path.name for path in shared.parent.iterdir()} == {"1", "2", "unreadable-2", shared.name}
+
+
+def test_a_reader_whose_checkpoint_is_deleted_meanwhile_reads_the_next_one(tmp_path, mesh, monkeypatch):
+    save_steps(tmp_path, mesh, [1])
+    load = checkpoint_format._load
+
+    def load_while_a_run_trains(path, parts):
+        if path.name == "1":
+            path.rename(path.with_name("2"))  # as if the run had saved and then deleted
+        return load(path, parts)
+
+    monkeypatch.setattr(checkpoint_format, "_load", load_while_a_run_trains)
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path)[0], toy.state(1, mesh).params)
+    assert saved_steps(tmp_path) == [2]
 
 
 def size_of(folder):
@@ -213,8 +286,12 @@ def test_processes_save_together_and_any_number_restores(tmp_path, mesh):
 
     # One process → two. One of them does not see the newest, finds the next one damaged, and cannot read a third.
     save_steps(tmp_path / "one", mesh, [4, 5, 6, 7], keep_latest=4)
+    (shared,) = (tmp_path / "two" / "checkpoints").glob("frozen-*")
+    left = shutil.copytree(shared, tmp_path / "one" / "checkpoints" / shared.name)
+    flip_a_bit(data_file(left, "params"))  # nobody has read it, so it is written again
     for output in run_processes(tmp_path / "one", "restore", 2):
         assert "restored 4 of [4, 5, 6, 7], now [4, 5]" in output
+    np.testing.assert_array_equal(load_params(tmp_path / "one")[0]["embedding"], toy.state(5, mesh).params["embedding"])
 
 
 # --- Retention ------------------------------------------------------------------------------------------------------
@@ -289,8 +366,8 @@ def newest(folder: Path) -> int:
     return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
 
 
-def truncate(checkpoint: Path) -> None:
-    path = data_file(checkpoint, "optimizer")
+def truncate(checkpoint: Path, part: str = "optimizer") -> None:
+    path = data_file(checkpoint, part)
     os.truncate(path, path.stat().st_size // 2)
 
 
@@ -539,8 +616,9 @@ def test_a_state_of_another_structure_is_refused_and_nothing_is_renamed(tmp_path
 def test_another_format_is_refused(tmp_path, mesh, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_format, "FORMAT_VERSION", 99)
+        patch.setattr(checkpoint_format, "READ", (99,))
         save_steps(tmp_path, mesh, [1])
-    with pytest.raises(ConfigError, match="has format 99; this gptjax reads formats 1 and 2"):
+    with pytest.raises(ConfigError, match="has format 99; this gptjax reads formats 1 to 3"):
         load_params(tmp_path)
 
 

@@ -430,9 +430,12 @@ def test_the_loss_of_a_batch_without_supervised_tokens_is_nan(tiny_config):
 
 
 def test_the_norm_excludes_frozen_parameters(tiny_config):
-    frozen = tiny_config(optimizer__rules=((r"layers/.*", "freeze", True),))
+    frozen = tiny_config(optimizer__rules=((r"layers/.*", "freeze", True),), training__ema_decay=0.5)
     (state, norms), (initial, _) = run(frozen, steps=1), run(frozen, steps=0)
     _, all_norms = one_device_run(tiny_config())
     assert norms[0]["train/gradient_norm"] < all_norms[0]["train/gradient_norm"]
     jax.tree.map(np.testing.assert_array_equal, state.params["layers"], initial.params["layers"])
     assert np.any(state.params["embedding"] != initial.params["embedding"])
+    assert not jax.tree.leaves(state.ema["layers"])  # they are their own average
+    assert jax.tree.structure(state.best_params) == jax.tree.structure(state.params)
+    jax.tree.map(np.testing.assert_array_equal, state.best_params["layers"], initial.params["layers"])
