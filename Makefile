@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Installs the CUDA build of JAX if there is a GPU, otherwise the CPU build.
 EXTRAS := dev$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,cuda12)
+# Two processes share the tests; each takes a whole file at a time, in the order that tests/conftest.py gives them.
+SHARED := -n 2 --dist=loadfile --no-loadscope-reorder
 RUN ?= runs/demo
 DATA ?= data/stdlib
 ROAD ?= runs/road
@@ -38,13 +40,13 @@ road: $(BIN)/.ready ## raw text to a small chat model, in about ten minutes on t
 
 test: $(BIN)/.ready ## run all tests
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+	$(BIN)/python -m pytest $(SHARED)
 
 quick: $(BIN)/.ready ## most tests in under a minute, without those of the step, the decoder and whole runs
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m 'not slow and not exhaustive' $(QUICK)
+	$(BIN)/python -m pytest $(SHARED) -m 'not slow and not exhaustive' $(QUICK)
 
 test-exhaustive: $(BIN)/.ready ## many more cases than `make test`, which has a few of each kind
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup -m exhaustive
+	$(BIN)/python -m pytest $(SHARED) -m exhaustive
 
 test-book: $(BIN)/.ready ## run every command of the pages in experiments/from_scratch, shortened
 	$(BIN)/python -m pytest -m 'exhaustive or not exhaustive' tests/experiments/from_scratch

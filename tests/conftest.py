@@ -21,6 +21,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu" and os.environ.setdefault("JAX_DISABLE_M
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in the processes that pytest-xdist starts
     COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+# Each process that a test starts imports gptjax, which Python then compiles once for all of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["GPTJAX_HISTORY"] = ""  # the runs of tests are not recorded among the user's
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
@@ -42,6 +44,13 @@ gc.set_threshold(100_000, 20, 20)
 # Under `nohup` or in the background of a shell, these two are ignored, also in every process that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts files with slow tests first. Each process of pytest-xdist takes one file after another, and a long one at
+    the end would leave the other process without work."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="module")

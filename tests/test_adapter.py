@@ -23,6 +23,8 @@ from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.checkpoint import load_for_inference, load_params, saved_config
 from gptjax.training.run_metadata import BASE
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat and looked at the other cat. "
 TOKENIZER = ByteTokenizer()
 

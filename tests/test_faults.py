@@ -22,7 +22,7 @@ from gptjax.training.checkpoint import load_params, saved_steps
 from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("faults")]  # one worker trains the uninterrupted run
+pytestmark = pytest.mark.exhaustive
 
 MINUTE = 60.0  # seconds
 FOUR = [["--config.mesh.data=2", "--config.mesh.fsdp=2"]] * 4

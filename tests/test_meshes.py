@@ -9,7 +9,7 @@ import shutil
 import pytest
 from killed_runs import Runs, losses, output
 
-pytestmark = [pytest.mark.exhaustive, pytest.mark.xdist_group("meshes")]  # one worker trains the run of one device
+pytestmark = pytest.mark.exhaustive
 
 STEPS = 20
 MODEL = [

@@ -16,7 +16,7 @@ from waiting import PATIENCE
 
 from gptjax.training.checkpoint_format import TEMPORARY
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("resume")]  # one worker trains the uninterrupted run
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

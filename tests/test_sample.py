@@ -23,6 +23,8 @@ from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
+pytestmark = pytest.mark.slow
+
 TOKENIZER = ByteTokenizer()
 STEPS = {10: 3.0, 20: 2.0, 30: 2.5}  # step → validation loss
 

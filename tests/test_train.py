@@ -26,7 +26,7 @@ from gptjax.training.checkpoint import load_for_inference, load_params
 from gptjax.training.run_metadata import check_warm_start, code_changes
 from gptjax.training.writers import read_metrics
 
-pytestmark = pytest.mark.xdist_group("train")  # one worker trains the run that most tests compare with
+pytestmark = pytest.mark.slow
 
 TEXT = "the quick brown fox jumps over the lazy dog; "
 

@@ -1,13 +1,14 @@
 """A mixture of experts: its output, the independence of tokens, its statistics, its counts and what it refuses."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import TOKENIZER, greedy_reference, make_model
+from random_models import FORWARD, TOKENIZER, greedy_reference, make_model
 from reporting_blocks import Reporting
 
 from gptjax.config import ConfigError, default
@@ -125,7 +126,7 @@ def test_a_sufficient_capacity_drops_nothing_and_no_token_depends_on_later_ones(
 
     def logits(capacity, tokens):
         model = dataclasses.replace(config.model, expert_capacity=capacity)
-        return family_of(model).module().apply({"params": params}, tokens)
+        return FORWARD(model, params, tokens)
 
     np.testing.assert_allclose(logits(3.0, tokens), logits(0.0, tokens), rtol=1e-4, atol=1e-4)
     assert not np.allclose(logits(1.0, tokens), logits(0.0, tokens), atol=1e-3)
@@ -157,7 +158,8 @@ def test_statistics_leave_out_padding_and_count_every_choice():
     params, config = make_model(**EXPERTS)
     tokens, segments = np.random.default_rng(0).integers(0, 60, (2, 12)), np.ones((2, 12), np.int32)
     segments[1, 7:] = 0
-    _, statistics = family_of(config.model).module().apply({"params": params}, tokens, segments, method="hidden")
+    hidden = jax.jit(functools.partial(family_of(config.model).module().apply, method="hidden"))
+    _, statistics = hidden({"params": params}, tokens, segments)
     np.testing.assert_allclose(statistics["router_tokens"], [[12, 7]] * 2)
     np.testing.assert_allclose(statistics["expert_tokens"].sum(-1), [[24, 14]] * 2)
     np.testing.assert_allclose(statistics["router_probability"].sum(-1), [[12, 7]] * 2, rtol=1e-5)
@@ -210,10 +212,8 @@ def test_one_expert_that_all_tokens_choose_is_a_dense_layer():
     same = {name: layer[name][:, 0] for name in ("gate", "up", "down")}
     of_dense = params | {"layers": params["layers"] | {"feedforward": same}}
     tokens = np.random.default_rng(0).integers(0, 60, (2, 12))
-    made = family_of(config.model).module().apply({"params": params}, tokens)
-    np.testing.assert_allclose(
-        made, family_of(dense).module().apply({"params": of_dense}, tokens), rtol=1e-4, atol=1e-4
-    )
+    made = FORWARD(config.model, params, tokens)
+    np.testing.assert_allclose(made, FORWARD(dense, of_dense, tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_first_dense_layers_are_layers_of_a_dense_model():

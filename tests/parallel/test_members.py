@@ -12,6 +12,8 @@ from forked import ForkedProcess
 
 from gptjax.display.differences import with_lines
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parents[1] / "support" / "member_worker.py"
 HOST = socket.gethostname()
 PATIENCE = 120  # seconds; no test waits this long unless something hangs

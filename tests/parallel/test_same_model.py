@@ -14,6 +14,8 @@ from one_step import PLAIN, assert_same, planned, step_of
 from gptjax.config import ConfigError
 from gptjax.parallel.mesh import AXES
 
+pytestmark = pytest.mark.slow
+
 PACKED = dict(data__windows="packed")
 WINDOW = dict(model__window=3, model__window_pattern="SL")
 PAIRS = dict(

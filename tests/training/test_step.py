@@ -15,6 +15,8 @@ from gptjax.training.metrics import MONITOR_STEPS
 from gptjax.training.step import update_average
 from gptjax.training.trainer import compiler_options
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 EIGHT = 8  # devices
 

@@ -16,6 +16,8 @@ from gptjax.config import ConfigError, RunError
 from gptjax.corpus.engine import Stage, run_stage
 from gptjax.corpus.engine.local import LocalProcesses
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 INPUTS = [{"letter": letter, "count": 1000 + i} for i, letter in enumerate("abcdefgh")]
 

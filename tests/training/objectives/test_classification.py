@@ -25,6 +25,8 @@ from gptjax.tokenizer.training import train_characters
 from gptjax.training.checkpoint import load_params
 from gptjax.training.objectives import make_objective
 
+pytestmark = pytest.mark.slow
+
 TOKENIZER = ByteTokenizer()
 LABELS = ("ham", "spam")
 

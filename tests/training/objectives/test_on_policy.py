@@ -1,5 +1,6 @@
 """Models learn from what they write: the texts, the losses of GRPO, and that runs continue exactly on every mesh."""
 
+import functools
 import shutil
 
 import jax
@@ -21,6 +22,8 @@ from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.grpo import clipped_gain
 from gptjax.training.writers import read_metrics
+
+pytestmark = pytest.mark.slow
 
 TOKENIZER = ByteTokenizer()
 EOS = TOKENIZER.eos_id
@@ -89,7 +92,7 @@ def test_texts_are_drawn_from_the_model_itself_on_every_mesh(folder, tmp_path):
     assert (written >= 1).all() and written.min() < 3, "some texts end before their room does"
     # The model would give the written tokens the log-probabilities that they were drawn with.
     config = opened(folder, tmp_path / "one", **one).config
-    logits = family_of(config.model).module().apply({"params": params}, tokens)
+    logits = jax.jit(family_of(config.model).module().apply)({"params": params}, tokens)
     logs = np.take_along_axis(log_softmax(np.float64(logits), -1), targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(batch["logprobs"][0].reshape(32, 6), logs * weights, atol=1e-4)
     assert len({tuple(row) for row in tokens}) > 16  # the texts of a group differ
@@ -118,7 +121,7 @@ def test_the_loss_of_grpo_is_that_of_its_formula(tiny_config):
 
     def logs(params):
         flat = batch["tokens"].reshape(16, -1)
-        logits = np.float64(model.apply({"params": params}, flat))
+        logits = np.float64(jax.jit(model.apply)({"params": params}, flat))
         return np.take_along_axis(log_softmax(logits, -1), batch["targets"].reshape(16, -1, 1), -1)[..., 0]
 
     used = np.repeat([1, 0, 0, 1], 4)[:, None]
@@ -129,7 +132,7 @@ def test_the_loss_of_grpo_is_that_of_its_formula(tiny_config):
     difference = logs(other) - logs(own)
     expected = np.sum(weights * (-gain + 0.3 * (np.exp(difference) - difference - 1)))
     reference = Companion(other, model)
-    loss, figures = objective.loss(model, own, batch, reference=reference)
+    loss, figures = jax.jit(functools.partial(objective.loss, model))(own, batch, reference=reference)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
     assert float(objective.weight(batch)) == weights.sum()
     shown = objective.metrics({name: figure / weights.sum() for name, figure in figures.items()})
@@ -140,7 +143,7 @@ def test_the_loss_of_grpo_is_that_of_its_formula(tiny_config):
         return objective.loss(model, params, batch, reference=reference)[0] / objective.weight(batch)
 
     equal = batch | {"rewards": np.ones((4, 4), np.float32)}
-    value, gradient = jax.value_and_grad(loss_of)(own, equal)
+    value, gradient = jax.jit(jax.value_and_grad(loss_of))(own, equal)
     assert value == 0 and all(not leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
@@ -152,10 +155,10 @@ def test_the_divergence_of_adapters_is_that_from_their_base(tiny_config):
     shapes = jax.eval_shape(lambda: family.init_params(jax.random.key(0)))
     params = jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes)
     batch = random_batch(objective.row_fields(), 4, draw)
-    _, own = objective.loss(family.module(), params, batch)
+    _, own = jax.jit(functools.partial(objective.loss, family.module()))(params, batch)
     apart = make_objective(tiny_config(**fields, training__reference="other"))
     plain = Companion(lora.base_of(params), family_of(lora.without_adapters(config.model)).module())
-    _, expected = apart.loss(family.module(), params, batch, reference=plain)
+    _, expected = jax.jit(functools.partial(apart.loss, family.module()))(params, batch, reference=plain)
     np.testing.assert_allclose(own["divergence"], expected["divergence"], rtol=1e-4)
     assert own["divergence"] > 0.1
     assert not make_objective(tiny_config(**fields | {"training__kl_weight": 0.0})).reads_own_base

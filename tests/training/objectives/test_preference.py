@@ -1,5 +1,6 @@
 """DPO learns preferences: its losses are TRL's, its figures NumPy's, and every mesh computes the same."""
 
+import functools
 import gc
 import shutil
 
@@ -27,6 +28,8 @@ from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.preference import preference_loss
 from gptjax.training.writers import read_metrics
+
+pytestmark = pytest.mark.slow
 
 CHOSEN, CHOSEN_REFERENCE = np.array([-3.5, -20.25, -7.0, -1.0]), np.array([-4.0, -18.0, -7.0, -3.0])
 REJECTED, REJECTED_REFERENCE = np.array([-5.0, -16.5, -9.25, -30.0]), np.array([-4.5, -19.0, -9.25, -2.0])
@@ -56,6 +59,7 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
     )
     objective, family, draw = make_objective(config), family_of(config.model), np.random.default_rng(0)
     model = family.module()
+    apply = jax.jit(model.apply)
     shapes = jax.eval_shape(lambda: family.init_params(jax.random.key(0)))
     own, other = (jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes) for _ in range(2))
     batch = random_batch(objective.row_fields(), 5, draw)
@@ -64,7 +68,7 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
         batch[f"{prefix}weights"][4] = 0  # a row that only fills up the batch
 
     def log_probabilities(params, prefix):
-        logits = np.float64(model.apply({"params": params}, batch[f"{prefix}tokens"]))
+        logits = np.float64(apply({"params": params}, batch[f"{prefix}tokens"]))
         logs = np.take_along_axis(log_softmax(logits, -1), batch[f"{prefix}targets"][..., None], -1)[..., 0]
         weights = batch[f"{prefix}weights"]
         return (logs * weights).sum(1)[:4] / (weights.sum(1)[:4] if kind == "ipo" else 1)
@@ -75,7 +79,7 @@ def test_figures_are_those_of_two_separate_models(tiny_config, kind, chunk):
         "accuracy": chosen > rejected,
         "loss": preference_loss(jnp.float32(chosen - rejected), config.training),
     }
-    _, figures = objective.loss(model, own, batch, reference=Companion(other, model))
+    _, figures = jax.jit(functools.partial(objective.loss, model))(own, batch, reference=Companion(other, model))
     assert float(objective.weight(batch)) == 4
     for name, values in expected.items():
         np.testing.assert_allclose(figures[name], values.sum(), rtol=2e-4, err_msg=name)
@@ -127,8 +131,9 @@ def test_both_answers_have_the_same_dropout(tiny_config):
     model, params = family.module(), family.init_params(jax.random.key(0))
     batch = random_batch(objective.row_fields(), 3, np.random.default_rng(0))
     batch |= {f"rejected_{name}": batch[name] for name in ("tokens", "targets", "weights")}
+    loss = jax.jit(functools.partial(objective.loss, model))
     (_, plain), (_, dropped) = (
-        objective.loss(model, params, batch, keys, reference=Companion(params, model))
+        loss(params, batch, keys, reference=Companion(params, model))
         for keys in (None, jax.random.split(jax.random.key(1), 3))
     )
     assert float(plain["chosen_reward"]) == pytest.approx(0, abs=1e-5) != float(dropped["chosen_reward"])
