@@ -9,7 +9,8 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def test_training_starts_without_modules_that_only_its_end_needs():
-    code = "import sys, gptjax.train; print([name for name in ('matplotlib', 'tensorboardX') if name in sys.modules])"
+    late = ("matplotlib", "tensorboardX", "scipy.optimize", "scipy.stats")
+    code = f"import sys, gptjax.train; print([name for name in {late} if name in sys.modules])"
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.stats
+import scipy  # imports scipy.stats, which takes long, when it is first used
 
 from gptjax.evaluation.tasks.metrics import Metric
 

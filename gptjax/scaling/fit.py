@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
-import scipy.optimize
+import scipy  # imports scipy.optimize, which takes long, when it is first used
 
 from gptjax.display.formatting import counted
 from gptjax.errors import ConfigError

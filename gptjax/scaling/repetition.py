@@ -12,7 +12,7 @@ import dataclasses
 from typing import Protocol
 
 import numpy as np
-import scipy.optimize
+import scipy  # imports scipy.optimize, which takes long, when it is first used
 
 from gptjax.display.formatting import counted
 from gptjax.errors import ConfigError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy  # imports scipy.stats, which takes long, when it is first used
 from rich.table import Table
 
 from gptjax import config as configs
