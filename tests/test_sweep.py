@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import run_command, typed_command
+from commands import run_command
 from prepared_folders import write_prepared
 from waiting import PATIENCE, until
 
@@ -35,9 +35,9 @@ def get_config():
 SWEEP = """
 from gptjax.sweeping import Sweep, chain, named, over, seeds
 
-def get_sweep(arg="three"):
+def get_sweep(arg="two"):
     diverges = named({{"diverges": {{"optimizer.learning_rate": 1e30, "optimizer.gradient_clip": 0.0}}}})
-    points = {{"three": chain(seeds(2), diverges), "long": seeds(1), "typo": None}}[arg]
+    points = {{"two": chain(seeds(1), diverges), "long": seeds(1), "typo": None}}[arg]
     points = over("model.wdith", [1]) if arg == "typo" else points
     settings = {{"training.duration": "200000 steps"}} if arg == "long" else {{}}
     return Sweep({config!r}, points, settings)
@@ -77,21 +77,21 @@ def sweep(*arguments):
 
 @pytest.mark.slow
 def test_a_sweep_continues_after_a_failure_and_later_skips_finished_runs(folder):
-    workdir = folder / "three"
+    workdir = folder / "two"
     arguments = (f"{folder / 'sweep.py'}", f"--workdir={workdir}", "--jobs=2")
     code, output, errors = sweep(*arguments)
     assert code == 1, errors
-    assert "finished  seed=0" in output and "finished  seed=1" in output
+    assert "finished  seed=0" in output
     assert "failed    diverges" in output and "Lower optimizer.learning_rate" in output  # the run's own last line
     assert "1 failed: diverges" in output
     rows = list(csv.DictReader((workdir / "results.csv").read_text().splitlines()))
-    assert [row["state"] for row in rows] == ["finished", "finished", "failed"]
+    assert [row["state"] for row in rows] == ["finished", "failed"]
     assert (workdir / "plots/loss_by_step.png").exists()
 
     before = (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns
     code, output, _ = sweep(*arguments)
     assert code == 1 and "started   diverges" in output and "started   seed" not in output
-    assert "times predicted from 2 finished runs" in output
+    assert "times predicted from 1 finished run," in output
     assert (workdir / "seed=0/metrics.jsonl").stat().st_mtime_ns == before
 
 
@@ -131,7 +131,7 @@ def test_a_dry_run_starts_nothing(folder):
     dry = (f"--workdir={folder / 'dry'}", "--dry_run", "--peak_tflops=1e-6")
     done = run_command("sweep", f"{folder / 'sweep.py'}", *dry)
     assert done.returncode == 0, done.stderr
-    assert all(part in done.stdout for part in ("diverges", "3 left", "times assume 30% of --peak_tflops"))
+    assert all(part in done.stdout for part in ("diverges", "2 left", "times assume 30% of --peak_tflops"))
     assert not (folder / "dry").exists()
 
 
@@ -162,6 +162,6 @@ def test_user_errors_end_in_one_line_and_start_nothing(folder, arguments, messag
 
 
 def test_help_shows_the_usage():
-    result = typed_command("sweep", "--help")
+    result = run_command("sweep", "--help")
     assert result.returncode == 0
     assert all(word in result.stdout for word in ("--jobs", "--workdir", "--dry_run", "--executor", "results.csv"))

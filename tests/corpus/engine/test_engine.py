@@ -231,10 +231,12 @@ def test_a_ray_that_does_not_start_is_reported_in_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["local", "debug"])
 def test_tasks_run_as_submitit_jobs(tmp_path, unbroken, kind, monkeypatch, importable):
-    pytest.importorskip("submitit")
+    submitit = pytest.importorskip("submitit")
     from gptjax.cluster import job_tasks
 
     monkeypatch.setattr(job_tasks, "MOST_JOBS", 3)
+    # Seconds for which submitit waits for the result of a job that was killed, as a slow file system might show it late.
+    monkeypatch.setattr(submitit.core.core.Job, "_results_timeout_s", 0)
     way = "killed" if kind == "local" else "raises"
     with job_tasks.JobTasks(kind, tmp_path / "jobs", 0, {"timeout_min": 5}) as executor:
         run_stage(bad(tmp_path, 2, way, times=1), INPUTS, tmp_path / "work", executor)
