@@ -25,6 +25,7 @@ import ast, importlib, json, os, socket, sys
 
 for library in sys.argv[1:]:
     importlib.import_module(library)
+print("ready", flush=True)
 
 def become_server(address, modules):
     connection = socket.socket(socket.AF_UNIX)
@@ -64,7 +65,7 @@ for line in sys.stdin:
         become_server(*json.loads(line))
 """
 LIBRARIES = (
-    *("jax", "flax.linen", "optax", "orbax.checkpoint.v1", "grain", "ml_collections.config_flags"),
+    *("jax", "flax.linen", "optax", "orbax.checkpoint", "grain", "ml_collections.config_flags"),
     *("pyarrow.parquet", "scipy.stats", "rich.progress", "tokenizers", "sentencepiece"),
 )
 
@@ -72,15 +73,17 @@ LIBRARIES = (
 @functools.cache
 def _libraries() -> subprocess.Popen:
     """A process with the libraries; it ends with this one, which closes its input."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", SERVER, *LIBRARIES],
         cwd=REPOSITORY,
         env=os.environ
         | {"JAX_PLATFORMS": "cpu", "JAX_DEFAULT_MATMUL_PRECISION": "highest", "PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 @functools.cache
