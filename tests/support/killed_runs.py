@@ -29,9 +29,9 @@ from gptjax.config import default
 
 
 def get_config():
-    """A model of two layers that trains for a second, saves often, and uses all that could make a resume inexact."""
+    """A model of one layer that trains for a second, saves often, and uses all that could make a resume inexact."""
     config = default()
-    config.model.update(num_layers=2, width=32, num_heads=2, dropout=0.1)
+    config.model.update(num_layers=1, width=32, num_heads=2, dropout=0.1)
     config.data.update(path={data!r}, sequence_length=32)
     config.training.update(duration="{steps} steps", batch_size=8, ema_decay=0.9, outlier_zscore=8.0)
     config.schedule.warmup = "10 steps"
