@@ -11,13 +11,15 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most programs of the tests and of the processes that they start run once, and many are compiled by several tests. XLA
 # therefore spends little effort on machine code (its own passes, which tests inspect, all run, and GPUs get the same
-# code as for users): little optimization, and one emitter for all operations of a program, since the other one sets
-# itself up again for every fusion, which is half of the time. All processes of a session share compiled programs.
+# code as for users): little optimization, one emitter for all operations of a program, since the other one sets itself
+# up again for every fusion, which is half of the time, and one LLVM module instead of 32, which threads that the other
+# tests need would compile. All processes of a session share compiled programs.
 # A JAX_COMPILATION_CACHE_DIR that you set is kept after the session; JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs the code
 # that users get.
 if os.environ["JAX_PLATFORMS"] == "cpu" and os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
     if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):  # set here for pytest-xdist's processes
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in the processes that pytest-xdist starts
     COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
