@@ -64,9 +64,7 @@ def test_the_loss_weighs_the_text_and_the_teacher(tiny_config):
     model, shapes = family.module(), abstract_params(family.declarations)
     student, teacher = (jax.tree.map(lambda x: jnp.float32(draw.normal(0, 0.3, x.shape)), shapes) for _ in range(2))
     batch = random_batch(objective.row_fields(), 2, draw)
-    loss, figures = jax.jit(functools.partial(objective.loss, model))(
-        student, batch, teacher=Companion(teacher, model)
-    )
+    loss, figures = jax.jit(functools.partial(objective.loss, model))(student, batch, teacher=Companion(teacher, model))
     assert figures["divergence"] > 0.1
     assert float(loss) == pytest.approx(float(0.3 * figures["loss"] + 0.7 * 2.0**2 * figures["divergence"]), rel=1e-5)
 
