@@ -235,7 +235,7 @@ def test_tasks_run_as_submitit_jobs(tmp_path, unbroken, kind, monkeypatch, impor
     from gptjax.cluster import job_tasks
 
     monkeypatch.setattr(job_tasks, "MOST_JOBS", 3)
-    # Seconds for which submitit waits for the result of a job that was killed, as a slow file system might show it late.
+    # Seconds that submitit waits for the result of a killed job, since a slow file system might show it late.
     monkeypatch.setattr(submitit.core.core.Job, "_results_timeout_s", 0)
     way = "killed" if kind == "local" else "raises"
     with job_tasks.JobTasks(kind, tmp_path / "jobs", 0, {"timeout_min": 5}) as executor:
