@@ -52,6 +52,13 @@ CORS_ORIGIN = flags.DEFINE_multi_string(
 )
 NAME = flags.DEFINE_string("name", None, "The model's name for clients. Default: the name of the run's folder.")
 NUM_SLOTS = flags.DEFINE_integer("num_slots", 8, "Texts that are written at the same time.", 1)
+SPECULATION = flags.DEFINE_integer(
+    "num_speculative_tokens",
+    0,
+    "Tokens that each step copies from prompt and text for the model to check; 0: none.",
+    0,
+    32,
+)
 MAX_WAITING = flags.DEFINE_integer("max_waiting", 256, "Requests that may wait for a slot; more get status 429.", 1)
 MAX_LENGTH = flags.DEFINE_integer("max_length", 0, "Most tokens of prompt and text together; 0: the context.", 0)
 MAX_SECONDS = flags.DEFINE_float("max_seconds", 600.0, "A request that takes longer is ended.", 0.001)
@@ -213,6 +220,7 @@ def start_engine(generator: Generator, adapters: dict[str, Generator], notes: Co
         max_context=MAX_LENGTH.value or None,
         max_waiting=MAX_WAITING.value,
         max_adapters=len(adapters),
+        num_speculative_tokens=SPECULATION.value,
     )
     for name, with_adapter in adapters.items():
         engine.add_adapter(name, with_adapter)

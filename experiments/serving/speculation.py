@@ -1,15 +1,13 @@
-"""Would speculation from the prompt's own n-grams pay? python experiments/serving/speculation.py --workdir=RUN
+"""What does speculation bring? python experiments/serving/speculation.py --workdir=RUN
 
-Speculation proposes the tokens that followed the last few tokens the last time they occurred in the prompt or the text,
-and the model reads all of them in one call; those that it would have drawn itself are kept. This program measures both
-parts for greedy texts of a run: how many tokens such a call would give, by comparing the proposals with the text that
-the model writes without them, and what a call for that many tokens costs beside a call for one.
+Engines with and without proposals (serve --num_speculative_tokens) write the same texts by turns: tokens per second,
+processor time per token, tokens per step of a text, and the share of proposed tokens that were accepted. The program
+checks that all write the same texts and that nothing is compiled while it is measured.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -18,18 +16,20 @@ import numpy as np
 from absl import app, flags
 
 from gptjax import tokenizer
+from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
+from gptjax.inference.sampling_params import SamplingParams
 from gptjax.training.checkpoint import load_for_inference
 
 flags.DEFINE_string("workdir", None, "A run.", required=True)
-flags.DEFINE_integer("prompts", 12, "Prompts of each kind.")
+flags.DEFINE_integer("prompts", 16, "Prompts of each kind.")
 flags.DEFINE_integer("new", 64, "Tokens of each text.")
-flags.DEFINE_integer("longest", 3, "Tokens that are looked up; if they did not occur, fewer are, down to 1.")
-flags.DEFINE_list("proposed", ["2", "4", "8"], "Tokens that are proposed at a time.")
-flags.DEFINE_list("rows", ["1", "8"], "Texts that are written at the same time.")
-flags.DEFINE_integer("repeats", 9, "Measurements of a call.")
+flags.DEFINE_list("proposed", ["0", "2", "4", "8"], "Tokens that are proposed at a time; the first is the base.")
+flags.DEFINE_list("slots", ["1", "8"], "Texts that are written at the same time.")
+flags.DEFINE_integer("repeats", 3, "Turns of each engine.")
 FLAGS = flags.FLAGS
 REPOSITORY = Path(__file__).parents[2]
+WAYS = {"greedy": dict(temperature=0.0), "temperature 0.7": dict(temperature=0.7, top_p=0.95)}
 
 
 def prompts() -> dict[str, list[str]]:
@@ -42,47 +42,23 @@ def prompts() -> dict[str, list[str]]:
     return {"a summary": documents, "a question": [f"What is {word}?\n" for word in asked]}
 
 
-def proposal(tokens: list[int], count: int) -> list[int]:
-    """What followed the last tokens the last time that they occurred before."""
-    for length in range(FLAGS.longest, 0, -1):
-        for start in range(len(tokens) - length - 1, -1, -1):
-            if tokens[start : start + length] == tokens[-length:]:
-                return tokens[start + length : start + length + count]
-    return []
-
-
-def tokens_per_call(prompt: list[int], text: list[int], count: int) -> float:
-    """Tokens of the text for each call that reads the latest token and a proposal."""
-    done, calls = 1, 0  # the first token comes from the prompt
-    while done < len(text):
-        proposed = proposal([*prompt, *text[:done]], count)
-        following = text[done : done + len(proposed)]
-        is_right = [a == b for a, b in zip(proposed, following)]
-        done += [*is_right, False].index(False) + 1  # the model draws the token after those by itself
-        calls += 1
-    return (len(text) - 1) / max(calls, 1)
-
-
-def seconds_of_calls(generator: Generator, rows: int, slots: int) -> dict[int, float]:
-    """Median seconds of a call that reads so many tokens in each row, and finds the likeliest token after each."""
-    family = generator.family
-
-    @jax.jit
-    def call(params, cache, tokens_BT):
-        _, x_BTD = family.read(params, cache, tokens_BT, np.full(rows, tokens_BT.shape[1], np.int32))
-        return family.logits(params, x_BTD).argmax(-1)
-
-    cache = family.empty_cache(rows, slots)
-    sizes, taken = [1, *(int(count) + 1 for count in FLAGS.proposed)], {}
-    for size in sizes:
-        call(generator.params, cache, np.ones((rows, size), np.int32)).block_until_ready()
-        taken[size] = []
-    for _ in range(FLAGS.repeats):  # by turns, so that a busy machine is busy for all
-        for size in sizes:
-            began = time.perf_counter()
-            call(generator.params, cache, np.ones((rows, size), np.int32)).block_until_ready()
-            taken[size].append(time.perf_counter() - began)
-    return {size: statistics.median(values) for size, values in taken.items()}
+def turn(engine: Engine, texts: list[str], way: dict) -> dict:
+    """All texts of a kind, submitted at the same moment."""
+    before = engine.metrics.proposed_tokens, engine.metrics.accepted_tokens
+    began, processor = time.perf_counter(), time.process_time()
+    asked = [SamplingParams(max_tokens=FLAGS.new, seed=seed, **way) for seed in range(len(texts))]
+    running = [engine.submit(text, params) for text, params in zip(texts, asked)]
+    tokens = [request.result().outputs[0].token_ids for request in running]
+    seconds, processor = time.perf_counter() - began, time.process_time() - processor
+    count = engine.metrics.accepted_tokens - before[1]
+    written = sum(request.usage.completion_tokens for request in running)
+    return {
+        "tokens": tokens,
+        "speed": written / seconds,
+        "cost": 1000 * processor / written,
+        "per step": (written - len(texts)) / (written - len(texts) - count),  # without the first of each text
+        "share": count / max(1, engine.metrics.proposed_tokens - before[0]),
+    }
 
 
 def main(argv: list[str]) -> None:
@@ -90,19 +66,52 @@ def main(argv: list[str]) -> None:
     params, config, metadata = load_for_inference(FLAGS.workdir)
     own = tokenizer.load(FLAGS.workdir)
     generator = Generator(params, config, own, begin_id=metadata["fingerprint"].get("begin_id"), end_id=-1)
-    costs = {rows: seconds_of_calls(generator, int(rows), config.model.max_positions) for rows in FLAGS.rows}
-    print("| prompt | proposed | tokens per call | " + " | ".join(f"speed, {rows} rows" for rows in costs) + " |")
-    print("|---|--:|--:|" + "--:|" * len(costs))
-    for kind, texts in prompts().items():
-        done = generator.generate(texts, max_new_tokens=FLAGS.new, temperature=0.0)
-        pairs = [(generator.framed(each.prompt).tokens, each.tokens) for each in done]
-        for count in map(int, FLAGS.proposed):
-            gained = statistics.mean(tokens_per_call(prompt, text, count) for prompt, text in pairs)
-            speeds = (f"{gained * cost[1] / cost[count + 1]:.2f}" for cost in costs.values())
-            print(f"| {kind} | {count} | {gained:.2f} | " + " | ".join(speeds) + " |", flush=True)
-    for rows, cost in costs.items():
-        each = ", ".join(f"{size} tokens {1000 * seconds:.1f} ms" for size, seconds in cost.items())
-        print(f"a call for {rows} rows: {each}", file=sys.stderr)
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: compiled.append(event) if "backend_compile" in event else None
+    )
+    titles = ("texts at a time", "prompt", "drawn", "proposed", "tokens/s", "speed", "processor ms per token")
+    print("| " + " | ".join((*titles, "tokens per step (accepted)", "same texts")) + " |")
+    print("|--:|---|---|--:|--:|--:|--:|--:|--:|")
+    for slots in map(int, FLAGS.slots):
+        engines = {
+            count: Engine(generator, num_slots=slots, prefix_tokens=0, num_speculative_tokens=count)
+            for count in map(int, FLAGS.proposed)
+        }
+        for engine in engines.values():
+            engine.start()
+        for kind, texts in prompts().items():
+            for way, settings in WAYS.items():
+                turns: dict[int, list[dict]] = {count: [] for count in engines}
+                for engine in engines.values():
+                    turn(engine, texts[:2], settings)
+                compiled.clear()
+                for _ in range(FLAGS.repeats):
+                    for count, engine in engines.items():
+                        turns[count].append(turn(engine, texts, settings))
+                if compiled:
+                    raise RuntimeError("programs were compiled while the engines were measured")
+                report(slots, kind, way, turns)
+        for engine in engines.values():
+            engine.close()
+
+
+def report(slots: int, kind: str, way: str, turns: dict[int, list[dict]]) -> None:
+    base, *_ = turns.values()
+    for count, measured in turns.items():
+        same = [a == b for each in measured for a, b in zip(each["tokens"], base[0]["tokens"])]
+        speeds = [each["speed"] for each in measured]
+        ratios = [a["speed"] / b["speed"] for a, b in zip(measured, base)]
+        cost = statistics.median(each["cost"] for each in measured)
+        cells = (
+            *(slots, kind, way, count),
+            f"{statistics.median(speeds):.0f} ({min(speeds):.0f}–{max(speeds):.0f})",
+            f"{statistics.median(ratios):.2f}",
+            f"{cost:.2f}",
+            f"{measured[0]['per step']:.2f} ({measured[0]['share']:.0%})",
+            f"{sum(same)} of {len(same)}",
+        )
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 if __name__ == "__main__":

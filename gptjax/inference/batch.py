@@ -7,7 +7,7 @@ a text ends, its keys and values are kept for prompts that begin with it, such a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,14 @@ from gptjax.inference.shapes import EngineShapes, smallest
 from gptjax.parallel.distributed import fetch
 
 _PATIENCE = 16  # steps for which a smaller batch would have been enough before it is made smaller
+
+
+class Steps(NamedTuple):
+    """What a call has done."""
+
+    steps: int
+    proposed: int  # tokens, in all rows
+    accepted: int
 
 
 class Batch:
@@ -49,7 +57,6 @@ class Batch:
         slots = max(self._needed_slots(text, 0), row.cache.num_slots)
         if self._state is not None:
             slots = max(slots, self._state.cache.num_slots)
-        slots = smallest(self._sizes.slots, slots)
         row = self._with_slots(row, slots)
         if self._state is None:  # a copy, since the row's cache may be needed for another text of the same prompt
             self._state, self._texts = arrange(row, np.zeros(1, np.int32), slots=slots), [text]
@@ -62,24 +69,35 @@ class Batch:
         self._state = insert(state, row, np.int32(place))
         self._texts[place] = text
 
-    def step(self, num_steps: int) -> int:
-        """Generates up to `num_steps` tokens in every row; returns the number of steps, which may be less.
+    def step(self, num_steps: int) -> Steps:
+        """Takes up to `num_steps` steps, each of which generates a token or more in every row.
 
         Texts that end are taken out of their rows.
         """
-        num_steps = min(num_steps, self._sizes.num_new, max(text.limit - text.num_tokens for text in self.texts))
+        num_steps = min(num_steps, self._sizes.num_steps, max(text.limit - text.num_tokens for text in self.texts))
         self._fit(num_steps)
         stop_B = np.array([text is None for text in self._texts])
         state, self._state = self._state, None  # it is donated
         generator = self.generator
-        self._state = decode(generator.family, generator.params, state, np.int32(num_steps), stop_B)
+        num_proposed, proposed, accepted = self._sizes.num_proposed, 0, 0
+        inputs = generator.family, generator.params, state, np.int32(num_steps), stop_B
+        self._state = decode(*inputs, num_proposed=num_proposed)
         num_top = max((text.request.params.logprobs or 0 for text in self.texts), default=0)
         written = _fetched(self._state, num_top)
+        if num_proposed:
+            num_steps, proposed, accepted = self._counted(written[2])
         for place, text in enumerate(self._texts):
             if text is not None:
                 _collect(text, *written, place)
         self.release()
-        return num_steps
+        return Steps(num_steps, proposed, accepted)
+
+    def _counted(self, length_B: Any) -> tuple[int, int, int]:
+        """The steps of the latest call, and the tokens that were proposed and accepted in it."""
+        proposed_B, accepted_B = fetch((self._state.proposed_B, self._state.accepted_B))
+        new = {place: int(length_B[place]) - text.num_tokens for place, text in enumerate(self._texts) if text}
+        steps = max(count - int(accepted_B[place]) for place, count in new.items())
+        return steps, int(proposed_B.sum()), int(accepted_B.sum())
 
     def release(self) -> list[GrowingText]:
         """Takes texts that have ended out of their rows, and returns them."""
@@ -105,14 +123,15 @@ class Batch:
     # --- Sizes
 
     def _needed_slots(self, text: GrowingText, num_steps: int) -> int:
-        """The number of tokens that the row of a text has read after the next steps."""
+        """The number of slots that the row of a text needs for the next steps."""
         own = len(text.request.prompt_tokens) if self.generator.family.continues else 1
-        return own + min(text.num_tokens - 1 + num_steps, text.limit - 1)
+        new = num_steps * (1 + self._sizes.num_proposed)
+        return self._sizes.slots_for(own + min(text.num_tokens - 1 + new, text.limit - 1))
 
     def _fit(self, num_steps: int) -> None:
         """Makes the batch large enough for the next steps, or smaller if that would have been enough for some time."""
         rows = smallest(self._sizes.rows, len(self.texts))
-        slots = smallest(self._sizes.slots, max(self._needed_slots(text, num_steps) for text in self.texts))
+        slots = max(self._needed_slots(text, num_steps) for text in self.texts)
         current = self._state.cache.num_slots
         if slots > current:
             self._state = self._with_slots(self._state, slots)

@@ -15,50 +15,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
+from gptjax.inference.decode_state import DecodeState, Written, draw, started
 from gptjax.inference.devices import pinned
-from gptjax.inference.request_sampling import alternatives, num_alternatives
-from gptjax.inference.sampling import Sampling, sample
+from gptjax.inference.request_sampling import alternatives
+from gptjax.inference.sampling import Sampling
+from gptjax.inference.speculation import draw_several
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
 from gptjax.model.parameters import Parameter, unstack
-
-
-class Written(NamedTuple):
-    """G is the room for new tokens; the first `length_B[b]` of row b are its text."""
-
-    tokens_BG: jax.Array
-    logprobs_BG: jax.Array
-    length_B: jax.Array
-
-
-@struct.dataclass
-class DecodeState:
-    """The state of a batch of rows during generation."""
-
-    cache: Cache
-    token_B: jax.Array  # int32: the latest token of each row, which the model has not read yet
-    tokens_BG: jax.Array  # int32
-    logprobs_BG: jax.Array  # float32, of the tokens under the unmodified model
-    length_B: jax.Array  # int32: tokens of the row, including EOS
-    limit_B: jax.Array  # int32: the maximum length; 0 for a row that only fills the batch
-    done_B: jax.Array  # bool
-    seen_BV: jax.Array  # bool: tokens of the prompt and of the text so far
-    sampling: Sampling
-    eos_id: jax.Array  # int32 scalar; -1: the tokenizer has none
-    # Only with `sampling.requested`: how often each token is in the text, and A alternatives to each of its tokens.
-    counts_BV: jax.Array | None = None  # int32
-    top_tokens_BGA: jax.Array | None = None  # int32
-    top_logprobs_BGA: jax.Array | None = None  # float32
-
-    @property
-    def written(self) -> Written:
-        return Written(self.tokens_BG, self.logprobs_BG, self.length_B)
 
 
 @partial(jax.jit, static_argnames=("family", "room", "num_new", "piece"))
@@ -86,7 +55,7 @@ def prefill(
       piece: prompt tokens that the model reads at a time.
     """
     cache, logits_BV = family.prefill(params, prompt_BT, prompt_length_B, room=room, piece=piece)
-    return _started(family, cache, logits_BV, prompt_BT, prompt_length_B, limit_B, sampling, eos_id, num_new=num_new)
+    return started(family, cache, logits_BV, prompt_BT, prompt_length_B, limit_B, sampling, eos_id, num_new=num_new)
 
 
 @partial(jax.jit, static_argnames=("family", "slots"))
@@ -122,7 +91,7 @@ def score(family: Family, params: Any, x_BTD: jax.Array, next_BT: jax.Array) -> 
     return logprob_BT, *alternatives(logits_BTV)
 
 
-@partial(jax.jit, static_argnames=("family", "num_new"))
+@partial(jax.jit, static_argnames=("family", "num_new", "proposes"))
 def start(
     family: Family,
     params: Any,
@@ -134,36 +103,55 @@ def start(
     eos_id: jax.Array,
     *,
     num_new: int,
+    proposes: bool = False,
 ) -> DecodeState:
     """Draws the first token of rows whose prompts have been read: what `prefill` does after reading.
 
     The result still lacks the cache, so that one program serves caches of all lengths.
 
-    x_BD: from the last `read`. The other arguments are those of `prefill`.
+    Args:
+      x_BD: from the last `read`. The other arguments are those of `prefill`.
+      proposes: whether `decode` will propose tokens; T must then be the number of slots of the largest cache.
     """
     logits_BV = family.logits(params, x_BD[:, None])[:, 0]
     prompt = prompt_BT, prompt_length_B
-    return pinned(_started(family, None, logits_BV, *prompt, limit_B, sampling, eos_id, num_new=num_new))
+    options: dict[str, Any] = dict(num_new=num_new, proposes=proposes)
+    return pinned(started(family, None, logits_BV, *prompt, limit_B, sampling, eos_id, **options))
 
 
-@partial(jax.jit, static_argnames=("family",), donate_argnames=("state",))
-def decode(family: Family, params: Any, state: DecodeState, num_steps: jax.Array, stop_B: jax.Array) -> DecodeState:
-    """Generates `num_steps` more tokens, or fewer if all rows are done; rows in `stop_B` are done from now on.
+@partial(jax.jit, static_argnames=("family", "num_proposed"), donate_argnames=("state",))
+def decode(
+    family: Family,
+    params: Any,
+    state: DecodeState,
+    num_steps: jax.Array,
+    stop_B: jax.Array,
+    *,
+    num_proposed: int = 0,
+) -> DecodeState:
+    """Takes `num_steps` steps, or fewer if all rows are done; rows in `stop_B` are done from now on.
 
-    The caller must ensure that the cache has room for these tokens in every row that is not done.
+    A step generates one token in each row, or up to 1 + `num_proposed`, for rows that were started for that. The caller
+    must ensure that the cache has room for all these tokens in every row that is not done, and for those of one step in
+    every row whose cache is still needed: each step writes there, also if the row is done.
     """
 
     def going_on(carry: tuple[jax.Array, DecodeState]) -> jax.Array:
         steps, state = carry
         return (steps < num_steps) & ~jnp.all(state.done_B)
 
-    def one_token(carry: tuple[jax.Array, DecodeState]) -> tuple[jax.Array, DecodeState]:
+    def step(carry: tuple[jax.Array, DecodeState]) -> tuple[jax.Array, DecodeState]:
         steps, state = carry
+        if num_proposed:
+            return steps + 1, draw_several(family, params, state, num_proposed)
         cache, logits_BV = family.step(params, state.cache, state.token_B, ~state.done_B)
-        return steps + 1, _draw(replace(state, cache=cache), logits_BV)
+        return steps + 1, draw(replace(state, cache=cache), logits_BV)
 
-    start = jnp.int32(0), replace(state, done_B=state.done_B | stop_B)
-    state = jax.lax.while_loop(going_on, one_token, start)[1]
+    state = replace(state, done_B=state.done_B | stop_B)
+    if num_proposed:
+        none_B = jnp.zeros_like(state.length_B)
+        state = replace(state, proposed_B=none_B, accepted_B=none_B)
+    state = jax.lax.while_loop(going_on, step, (jnp.int32(0), state))[1]
     return state if state.sampling.requested is None else pinned(state)
 
 
@@ -220,90 +208,6 @@ def generate(
         # The first new token of a row comes from the prefill, and the last one is not read.
         state = decode(family, params, state, jnp.int32(room - max(before, 1)), jnp.zeros_like(state.done_B))
     return state.written
-
-
-def _started(
-    family: Family,
-    cache: Any,
-    logits_BV: jax.Array,
-    prompt_BT: jax.Array,
-    prompt_length_B: jax.Array,
-    limit_B: jax.Array,
-    sampling: Sampling,
-    eos_id: jax.Array,
-    *,
-    num_new: int,
-) -> DecodeState:
-    """The state of rows whose prompts have been read, with their first token."""
-    B, T = prompt_BT.shape
-    is_prompt_BT = (jnp.arange(T) < prompt_length_B[:, None]) & family.continues
-    seen_BV = jnp.zeros(logits_BV.shape, bool).at[jnp.arange(B)[:, None], prompt_BT].max(is_prompt_BT)
-    state = DecodeState(
-        cache=cache,
-        token_B=jnp.zeros(B, jnp.int32),
-        tokens_BG=jnp.zeros((B, num_new), jnp.int32),
-        logprobs_BG=jnp.zeros((B, num_new), jnp.float32),
-        length_B=jnp.zeros(B, jnp.int32),
-        limit_B=limit_B,
-        done_B=limit_B == 0,
-        seen_BV=seen_BV,
-        sampling=sampling,
-        eos_id=eos_id,
-    )
-    if sampling.requested is not None:
-        shape = (B, num_new, num_alternatives(logits_BV.shape[-1]))
-        state = replace(
-            state,
-            counts_BV=jnp.zeros(logits_BV.shape, jnp.int32),
-            top_tokens_BGA=jnp.zeros(shape, jnp.int32),
-            top_logprobs_BGA=jnp.zeros(shape, jnp.float32),
-        )
-    return _draw(state, logits_BV)
-
-
-def _draw(state: DecodeState, logits_BV: jax.Array) -> DecodeState:
-    """Adds one token to every row that is not done.
-
-    Non-finite logits give a log-probability of NaN, which the host reports: all rows end there, or in the engine, where
-    they belong to different callers, that row.
-    """
-    rows, G, requested = jnp.arange(state.length_B.shape[0]), state.tokens_BG.shape[1], state.sampling.requested
-    token_B, logprob_B = sample(logits_BV, state.seen_BV, state.length_B, state.sampling, state.counts_BV)
-    length_B = state.length_B + ~state.done_B
-    is_broken_B = jnp.isnan(logprob_B) & ~state.done_B
-    if requested is None:
-        ends_B, is_broken_B = token_B == state.eos_id, jnp.any(is_broken_B)
-    else:
-        ends_B = requested.ends(token_B)
-        state = _with_requested(state, logits_BV, token_B)
-    # Finished rows also draw a token, which is dropped.
-    place_B = jnp.where(state.done_B, G, state.length_B % G)
-    return replace(
-        state,
-        token_B=token_B,
-        tokens_BG=state.tokens_BG.at[rows, place_B].set(token_B, mode="drop"),
-        logprobs_BG=state.logprobs_BG.at[rows, place_B].set(logprob_B, mode="drop"),
-        length_B=length_B,
-        done_B=state.done_B | ends_B | (length_B >= state.limit_B) | is_broken_B,
-        seen_BV=state.seen_BV.at[rows, token_B].set(True),
-    )
-
-
-def _with_requested(state: DecodeState, logits_BV: jax.Array, token_B: jax.Array) -> DecodeState:
-    """Counts the tokens just drawn, and writes the alternatives to them where a row asks for some."""
-    rows, G = jnp.arange(token_B.shape[0]), state.tokens_BG.shape[1]
-    place_B = jnp.where(state.done_B, G, state.length_B % G)
-
-    def written(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        return tuple(x.at[rows, place_B].set(new, mode="drop") for x, new in zip(arrays, alternatives(logits_BV)))
-
-    old: Any = (state.top_tokens_BGA, state.top_logprobs_BGA)
-    requested: Any = state.sampling.requested
-    is_wanted = jnp.any((requested.num_top_B > 0) & ~state.done_B)
-    tokens_BGA, logprobs_BGA = jax.lax.cond(is_wanted, written, lambda old: old, old)
-    counts_BV: Any = state.counts_BV
-    counts_BV = counts_BV.at[rows, token_B].add(1)
-    return replace(state, counts_BV=counts_BV, top_tokens_BGA=tokens_BGA, top_logprobs_BGA=logprobs_BGA)
 
 
 WEIGHTS = ("float32", "bfloat16", "int8")

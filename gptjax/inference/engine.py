@@ -37,7 +37,7 @@ from gptjax.inference.sampling_params import SamplingParams
 from gptjax.inference.timing import program_key
 from gptjax.inference.waiting import WaitingJobs
 
-TOKENS_PER_CALL = 32  # at most; a request is cancelled between calls
+STEPS_PER_CALL = 32  # at most; a request is cancelled between calls
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Engine:
         the same beginning; 0: none; None: four times the context.
       max_adapters: how many adapters may be loaded. Each has its own copy of the parameters, with the adapter merged
         into it, and its texts are generated in a batch of their own.
+      num_speculative_tokens: how many tokens each step proposes for each text, copied from its prompt and itself. Texts
+        stay the same; those that repeat much are generated faster, others more slowly (see `speculation`).
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine:
         piece: int = 256,
         prefix_tokens: int | None = None,
         max_adapters: int = 4,
+        num_speculative_tokens: int = 0,
     ):
         for name, value, least in (
             ("num_slots", num_slots, 1),
@@ -75,15 +78,21 @@ class Engine:
             ("piece", piece, 1),
             ("prefix_tokens", prefix_tokens or 0, 0),
             ("max_adapters", max_adapters, 0),
+            ("num_speculative_tokens", num_speculative_tokens, 0),
         ):
             if value < least:
                 raise ConfigError(f"{name} = {value}: must be at least {least}")
         family, config = generator.family, generator.config
+        if num_speculative_tokens and not family.reads_in_pieces:
+            raise ConfigError(
+                f"num_speculative_tokens = {num_speculative_tokens}: must be 0 for this kind of model, which reads "
+                "one token of a text at a time"
+            )
         self.generator, self.num_slots, self.max_waiting = generator, num_slots, max_waiting
         self.max_context = min(config.max_positions, max_context or config.max_positions)
         self.max_adapters = max_adapters
         self.metrics = EngineMetrics(num_slots=num_slots)
-        self._sizes = shapes.engine_shapes(num_slots, self.max_context, piece, TOKENS_PER_CALL)
+        self._sizes = shapes.engine_shapes(num_slots, self.max_context, piece, STEPS_PER_CALL, num_speculative_tokens)
         num_blocks = (4 * self.max_context if prefix_tokens is None else prefix_tokens) // shapes.BLOCK
         self._prefix: PrefixCache | None = None
         if num_blocks and family.reads_in_pieces:
@@ -204,7 +213,7 @@ class Engine:
     @property
     def first_context(self) -> int:
         """The most tokens of a prompt and its text for which `start` always compiles the programs."""
-        return min(self._sizes.slots[0], self.max_context)
+        return min(self._sizes.slots[0] - self._sizes.num_proposed, self.max_context)
 
     @property
     def is_compiled(self) -> bool:

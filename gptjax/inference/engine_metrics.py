@@ -50,7 +50,9 @@ class EngineMetrics:
     prefix_lookups: int = 0  # prompts for which kept blocks were looked up
     prefix_hits: int = 0  # of these: at least one block was found
     generated_tokens: int = 0
-    steps: int = 0  # tokens generated one after another: calls of the device times tokens per call
+    steps: int = 0  # of the model, one after another: calls of the device times steps per call
+    proposed_tokens: int = 0  # copied from a prompt or text, for the model to check
+    accepted_tokens: int = 0  # of proposed_tokens: the text went on with them
     queue_seconds: Histogram = field(default_factory=Histogram)
     time_to_first_token_seconds: Histogram = field(default_factory=Histogram)
     seconds_per_token: Histogram = field(default_factory=Histogram)  # after the first one, a mean per request

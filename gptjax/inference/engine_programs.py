@@ -130,7 +130,8 @@ class EnginePrograms:
         programs: list[Program] = [(arrange, (row, np.zeros(1, np.int32)), {"slots": slots})]
         for rows in sizes.rows:
             state = self._placed(arrange.eval_shape(row, np.zeros(rows, np.int32), slots=slots))
-            programs.append((decode, (family, params, state, _INDEX, np.ones(rows, bool)), {}))
+            steps = family, params, state, _INDEX, np.ones(rows, bool)
+            programs.append((decode, steps, {"num_proposed": sizes.num_proposed}))
             if rows > 1:
                 programs.append((insert, (state, row, _INDEX), {}))
             if self._prefix is not None:

@@ -140,7 +140,7 @@ class EngineSteps:
         texts, began = batch.texts, time.perf_counter()
         before = sum(text.num_tokens for text in texts)
         try:
-            num_steps = batch.step(self._num_steps())
+            done = batch.step(self._num_steps())
         except Exception as error:
             _log.exception("generating failed")
             batch.clear()  # its state may have been donated to the call that failed
@@ -148,8 +148,10 @@ class EngineSteps:
                 text.end("error", f"{type(error).__name__}: {error}")
             self._note_failure()
         else:
-            self._seconds_per_step = (time.perf_counter() - began) / num_steps
-            self._metrics.steps += num_steps
+            self._seconds_per_step = (time.perf_counter() - began) / done.steps
+            self._metrics.steps += done.steps
+            self._metrics.proposed_tokens += done.proposed
+            self._metrics.accepted_tokens += done.accepted
             self._metrics.generated(sum(text.num_tokens for text in texts) - before)
         for text in texts:
             self._deliver(text)
@@ -157,7 +159,7 @@ class EngineSteps:
             self._batches.remove(batch)
 
     def _num_steps(self) -> int:
-        """Tokens per call of the device: many if nobody streams or waits, those of a short moment if somebody does, and
+        """Steps per call of the device: many if nobody streams or waits, those of a short moment if somebody does, and
         one while prompts can be read."""
         if any(job.reading and not job.reading.is_done for job in self._reading):
             return 1
@@ -165,8 +167,8 @@ class EngineSteps:
             return 1
         is_streamed = any(text.request.stream for batch in self._batches for text in batch.texts)
         if is_streamed or self._waiting or self._reading or len(self._batches) > 1:
-            return max(1, min(self._sizes.num_new, int(MOMENT / max(self._seconds_per_step, 1e-6))))
-        return self._sizes.num_new
+            return max(1, min(self._sizes.num_steps, int(MOMENT / max(self._seconds_per_step, 1e-6))))
+        return self._sizes.num_steps
 
     @property
     def _num_free(self) -> int:

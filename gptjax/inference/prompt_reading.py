@@ -185,7 +185,8 @@ def starting(
         np.int32(-1),  # the end tokens are in the sampling
     )
     if family.reads_in_pieces:
-        return start, (family, generator.params, last_1D, *inputs), dict(num_new=sizes.num_new)
+        options = dict(num_new=sizes.num_new, proposes=sizes.num_proposed > 0)
+        return start, (family, generator.params, last_1D, *inputs), options
     return prefill, (family, generator.params, *inputs), dict(room=slots - 1, num_new=sizes.num_new, piece=T)
 
 

@@ -46,13 +46,25 @@ class EngineShapes:
       rows: numbers of rows of a batch.
       slots: numbers of tokens for which each row of a batch has room.
       pieces: numbers of tokens of a prompt that are read at a time.
-      num_new: the most tokens that a call generates in each row.
+      num_steps: the most steps that a call takes.
+      num_proposed: the tokens that each step proposes (see `speculation`).
     """
 
     rows: tuple[int, ...]
     slots: tuple[int, ...]
     pieces: tuple[int, ...]
-    num_new: int
+    num_steps: int
+    num_proposed: int = 0
+
+    @property
+    def num_new(self) -> int:
+        """The most tokens that a call generates in each row."""
+        return self.num_steps * (1 + self.num_proposed)
+
+    def slots_for(self, tokens: int) -> int:
+        """The slots for a row that will have read so many tokens. A further step writes behind them, also when the row
+        is done, except where nothing can follow since the context ends."""
+        return smallest(self.slots, min(tokens + 1 + self.num_proposed, self.slots[-1]))
 
     def piece_for(self, tokens: int, free: int) -> int:
         """The length of the program that reads the next of `tokens` tokens where a row has `free` slots left."""
@@ -64,15 +76,20 @@ class EngineShapes:
         return TOGETHER if TOGETHER * piece <= self.pieces[-1] else 1
 
 
-def engine_shapes(num_rows: int, context: int, piece: int, num_new: int) -> EngineShapes:
+def engine_shapes(num_rows: int, context: int, piece: int, num_steps: int, num_proposed: int = 0) -> EngineShapes:
     """The shapes for up to `num_rows` rows of up to `context` tokens, read up to `piece` tokens at a time."""
-    most = -(-context // BLOCK) * BLOCK
-    first = min(most, max(FEWEST_SLOTS, -(-most // 8 // BLOCK) * BLOCK))
+
+    def whole_blocks(tokens: int) -> int:
+        return -(-tokens // BLOCK) * BLOCK
+
+    most = whole_blocks(context + num_proposed)
+    first = min(most, whole_blocks(max(FEWEST_SLOTS, -(-context // 8)) + num_proposed))
     return EngineShapes(
         rows=_grown(1, 8, num_rows),
         slots=_grown(first, 2, most),
         pieces=_grown(BLOCK, 2, max(BLOCK, 1 << (min(piece, most).bit_length() - 1))),
-        num_new=num_new,
+        num_steps=num_steps,
+        num_proposed=num_proposed,
     )
 
 

@@ -27,7 +27,9 @@ COUNTERS = {
     "prompt_tokens": ("prompt_tokens", "Tokens of prompts."),
     "cached_tokens": ("cached_prompt_tokens", "Tokens of prompts that had been read for an earlier request."),
     "generated_tokens": ("generated_tokens", "Tokens generated."),
-    "steps": ("decoding_steps", "Tokens generated one after another."),
+    "steps": ("decoding_steps", "Steps of the model, one after another, each with a token or more for every text."),
+    "proposed_tokens": ("proposed_tokens", "Tokens that were proposed (--num_speculative_tokens)."),
+    "accepted_tokens": ("accepted_tokens", "Proposed tokens with which the text went on."),
 }
 HISTOGRAMS = {
     "queue_seconds": ("queue_seconds", "Seconds in the queue."),

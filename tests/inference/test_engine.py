@@ -19,6 +19,7 @@ from gptjax.inference.prefix import PrefixCache
 from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
 from gptjax.inference.request import Request
 from gptjax.inference.sampling_params import SamplingParams
+from gptjax.inference.speculation import propose
 from gptjax.inference.waiting import EngineDown, QueueFull
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import params_sharding
@@ -45,9 +46,10 @@ def generator():
     return Generator(committed(make_model()[0]), make_model()[1], TOKENIZER)
 
 
-@pytest.fixture(scope="module")
-def engine(generator):
-    engine = Engine(generator, num_slots=3, piece=16, max_waiting=20)
+# With proposals, everything must be as without them.
+@pytest.fixture(scope="module", params=[0, pytest.param(3, marks=pytest.mark.exhaustive)])
+def engine(request, generator):
+    engine = Engine(generator, num_slots=3, piece=16, max_waiting=20, num_speculative_tokens=request.param)
     engine.start()
     yield engine
     engine.close(drain=False)
@@ -104,7 +106,7 @@ def test_texts_equal_those_of_each_request_alone_and_nothing_recompiles(generato
 
 
 def test_nothing_recompiles_if_the_engine_is_started_under_a_mesh(generator):
-    engine = Engine(generator, num_slots=1, piece=8)
+    engine = Engine(generator, num_slots=1, piece=8, prefix_tokens=0)
     with jax.set_mesh(decoding_mesh("tensor=1")):
         engine.start()
     COMPILED.clear()
@@ -498,6 +500,111 @@ def test_narrow_weights_write_the_texts_of_a_generator_with_them(generator, weig
     engine.close()
 
 
+def test_proposals_are_what_followed_the_longest_match_and_the_latest_of_these():
+    draw = np.random.default_rng(0)
+    read_BS, length_B = draw.integers(0, 3, (64, 24)).astype(np.int32), draw.integers(1, 25, 64)
+    read_BS[0], length_B[0] = np.arange(24), 24
+    proposed_BK, found_B = jax.jit(propose, static_argnums=2)(read_BS, length_B, 4)
+    for row, length, proposed, found in zip(read_BS.tolist(), length_B, proposed_BK.tolist(), found_B.tolist()):
+        tokens, expected = row[:length], None
+        for size in (1, 2, 3):  # a longer match replaces a shorter one, and a later match an earlier one
+            for end in range(size, length):
+                if tokens[end - size : end] == tokens[length - size :]:
+                    expected = (tokens[end:] * 4)[:4]
+        assert found == (expected is not None)
+        assert not found or proposed == expected
+    assert 0 < sum(found_B) < 64
+
+
+def repeating_requests():
+    """Requests whose texts repeat themselves, with everything that may end a text or change what is drawn."""
+    few = {ord(c): 9.0 for c in "abcd "}  # then texts drawn at random repeat themselves, too
+    for prompt, settings in (
+        ("abcabcabcabc", dict(max_tokens=None, temperature=0.0)),
+        ("abc", dict(max_tokens=30, seed=1, logit_bias=few, logprobs=2)),
+        ("abcd abcd", dict(max_tokens=17, seed=2, logit_bias=few, temperature=0.5, ignore_eos=True)),
+        ("abcd abcd", dict(max_tokens=25, seed=2, logit_bias=few, presence_penalty=0.7, frequency_penalty=0.1)),
+        ("abcd abcd", dict(max_tokens=25, seed=3, logit_bias=few, repetition_penalty=1.1, top_k=4, n=3)),
+        ("aaaa", dict(max_tokens=30, seed=4, logit_bias=few, stop=["cd", "ab d"])),
+        ("aaaa", dict(max_tokens=30, seed=5, logit_bias=few, stop_token_ids=[ord("c")], min_tokens=6, top_p=0.9)),
+        ("ab" * 15, dict(max_tokens=None, seed=6, logit_bias=few, ignore_eos=True)),  # to the end of the context
+        ("ab" * 23 + "a", dict(max_tokens=None, temperature=0.0)),  # which has room for one more
+    ):
+        yield prompt, SamplingParams(**settings)
+
+
+@pytest.fixture(scope="module")
+def proposing(generator):
+    engine = Engine(generator, num_slots=3, piece=8, num_speculative_tokens=3)
+    engine.start()
+    yield engine
+    engine.close(drain=False)
+
+
+def test_proposals_change_no_text_and_no_log_probability(engine, proposing):
+    COMPILED.clear()
+    both, counts = [], []
+    for each in (engine, proposing):
+        before = dataclasses.replace(each.metrics)
+        running = [each.submit(*request, stream=i % 2 == 0) for i, request in enumerate(repeating_requests())]
+        both.append([(output, request) for request in running for output in request.result(WAIT).outputs])
+        names = ("generated_tokens", "proposed_tokens", "accepted_tokens")
+        counts.append([getattr(each.metrics, name) - getattr(before, name) for name in names])
+    assert not COMPILED
+    for (expected, without), (output, request) in zip(*both):
+        for name in ("token_ids", "text", "finish_reason", "stop_reason"):
+            assert getattr(output, name) == getattr(expected, name), (request.id, name)
+        assert request.usage.completion_tokens == without.usage.completion_tokens
+        for entry, other in zip(output.logprobs or (), expected.logprobs or ()):
+            assert [token for token, _ in entry.top] == [token for token, _ in other.top]
+            np.testing.assert_allclose(entry.logprob, other.logprob, atol=1e-4)
+    reasons = {output.finish_reason for output, _ in both[1]}
+    assert reasons == {"stop", "length"}
+    (tokens, *_), (tokens_too, proposed, accepted) = counts
+    assert tokens == tokens_too and 40 < accepted < proposed
+    before = dataclasses.replace(proposing.metrics)
+    tokens = proposing.submit(*next(repeating_requests())).result(WAIT).usage.completion_tokens
+    steps, accepted = (
+        getattr(proposing.metrics, name) - getattr(before, name) for name in ("steps", "accepted_tokens")
+    )
+    assert tokens == 1 + steps + accepted, "each step gives a token and those that it accepts"
+
+
+def test_what_a_text_with_proposals_leaves_is_right_for_the_next_prompt(generator, proposing):
+    """Keys and values of rejected proposals must not be kept."""
+    params = SamplingParams(max_tokens=22, seed=8, ignore_eos=True, logit_bias={ord(c): 9.0 for c in "abc"})
+    accepted = proposing.metrics.accepted_tokens
+    first = proposing.submit("abcabc", params).result(WAIT)
+    assert proposing.metrics.accepted_tokens > accepted
+    tokens = [*first.prompt_tokens, *first.outputs[0].token_ids, *TOKENIZER.encode(" no!")]
+    second = proposing.submit(tokens, SamplingParams(max_tokens=4, temperature=0.0, logprobs=0)).result(WAIT)
+    assert second.cached_tokens == 24
+    read = [*tokens, *second.outputs[0].token_ids]
+    logprobs_TV = log_softmax(logits_of(*make_model(), read), axis=-1)
+    for place, entry in enumerate(second.outputs[0].logprobs, len(tokens) - 1):
+        np.testing.assert_allclose(entry.logprob, logprobs_TV[place, entry.token_id], atol=1e-4)
+
+
+def test_a_text_that_fills_its_row_leaves_the_right_keys_while_its_neighbour_goes_on(generator, monkeypatch):
+    """Steps also write into rows that are done, behind what these have read."""
+    monkeypatch.setattr(shapes, "FEWEST_SLOTS", 24)
+    engine = Engine(generator, num_slots=2, piece=8)
+    engine.metrics.is_up = True  # without `start`, so that both are there at the first step
+    engine._thread = threading.Thread(target=engine._steps.run, daemon=True)
+    full, other = "fifteen tokens.", "abc"
+    filling = engine.submit(full, SamplingParams(max_tokens=9, seed=1, ignore_eos=True), stream=False)
+    engine.submit(other, SamplingParams(max_tokens=18, seed=1, ignore_eos=True), stream=False)
+    engine._thread.start()
+    tokens = [*filling.result(WAIT).prompt_tokens, *filling.outputs[0].token_ids]
+    assert len(tokens) == 25, "24 of them are read"
+    again = engine.submit(tokens, SamplingParams(max_tokens=1, temperature=0.0, logprobs=0)).result(WAIT)
+    assert again.cached_tokens == 24
+    entry = again.outputs[0].logprobs[0]
+    logprobs_TV = log_softmax(logits_of(*make_model(), tokens), axis=-1)
+    np.testing.assert_allclose(entry.logprob, logprobs_TV[-1, entry.token_id], atol=1e-4)
+    engine.close()
+
+
 @pytest.mark.exhaustive
 def test_two_devices_write_the_same_texts_and_compile_nothing_afterwards(generator):
     params, config = make_model()
@@ -525,6 +632,8 @@ def test_an_encoder_and_decoder_is_served_as_well():
     texts = [request.result(WAIT).text for request in running]
     assert not COMPILED
     assert texts == [alone(generator, prompt, each).text for prompt, each in zip(PROMPTS, settings)]
+    with pytest.raises(ConfigError, match="num_speculative_tokens = 2: must be 0 for this kind of model"):
+        Engine(generator, num_speculative_tokens=2)
     with pytest.raises(ConfigError, match="prompt_logprobs = 0: this kind of model has none"):
         engine.submit("a", SamplingParams(prompt_logprobs=0))
     engine.close()
