@@ -11,10 +11,6 @@ import copy
 import functools
 import hashlib
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -23,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError
-from gptjax.data import order
+from gptjax.data import loaders, order
 from gptjax.data.conversations import PackedConversations
 from gptjax.data.labelled import LabelledRows
 from gptjax.data.mixture import parse_mixture
@@ -89,20 +85,6 @@ class Rewriting(Protocol):
 
     def facts(self) -> dict:
         """What the new rows depend on besides the old rows, as JSON values."""
-
-
-def depend_on_the_parent(index: int = 0, count: int = 1) -> None:
-    """Makes a loader process ignore Ctrl-C and end with its parent. Ctrl-C reaches all processes of a terminal while
-    the trainer still needs batches. Without its parent, the process would wait forever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def end_with_it() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 def open_dataset(
@@ -321,8 +303,8 @@ class Dataset:
         made = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         if workers:
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=4)
-            made = made.mp_prefetch(options, worker_init_fn=depend_on_the_parent)
-        return iter(made)
+            made = made.mp_prefetch(options, worker_init_fn=loaders.depend_on_the_parent)
+        return loaders.checked(iter(made)) if workers else iter(made)
 
     def fingerprint(self) -> dict:
         """Everything that the stream of batches depends on, as JSON values, without the paths of folders."""

@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,8 @@ import pytest
 from prepared_folders import random_documents
 from waiting import until
 
-from gptjax.config import ConfigError, default, to_json
-from gptjax.data import open_dataset
+from gptjax.config import ConfigError, RunError, default, to_json
+from gptjax.data import loaders, open_dataset
 from gptjax.tokenizer import CharacterTokenizer
 from gptjax.training.run_metadata import check_compatible
 
@@ -86,15 +88,41 @@ def test_loader_processes_do_not_change_batches(folder, prepared, open_, workers
     other = prepared("other", train=random_documents(30, 20))
     dataset = open_(f"{folder}=0.6,{other}=0.4", windows="packed", seed=5)
     start, rows = 6, np.array([3, 1])
-    made = list(dataset.batches(start, rows, workers=workers, num_steps=9))
-    assert len(made) == 9
+    batches = dataset.batches(start, rows, workers=workers, num_steps=40)
+    made = [next(batches)]
+    for process, number in zip(multiprocessing.active_children(), (signal.SIGTERM, signal.SIGHUP)):
+        os.kill(process.pid, number)  # Slurm and terminals send it to all processes; the trainer has yet to save
+    made += batches
+    assert len(made) == 40
     for step, batch in enumerate(made, start):
         assert same(batch, dataset.batch(step, rows))
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (
+            signal.SIGKILL,
+            r"a loader process \(data\.workers\) has ended: it was killed, perhaps because memory ran out",
+        ),
+        (signal.SIGSEGV, r"a loader process \(data\.workers\) has ended with exit status -11"),
+        (signal.SIGSTOP, r"the loader processes \(data\.workers\) have given no batch for 2 s: one hangs"),
+    ],
+)
+def test_a_loader_process_that_dies_or_hangs_ends_the_run_with_a_sentence(folder, open_, monkeypatch, number, message):
+    monkeypatch.setattr(loaders, "SILENCE", 2)
+    batches = open_(folder).batches(0, ROWS, workers=2)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, number)
+    with pytest.raises(RunError, match=rf"{message}.*; the same command resumes from the last checkpoint"):
+        for _ in range(100):
+            next(batches)
+
+
 PARENT = """
 import multiprocessing, os, time
-from gptjax.data.dataset import depend_on_the_parent
+from gptjax.data.loaders import depend_on_the_parent
 
 def load():
     depend_on_the_parent()
