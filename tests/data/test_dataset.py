@@ -89,7 +89,7 @@ def test_loader_processes_do_not_change_batches(folder, prepared, open_, workers
     dataset = open_(f"{folder}=0.6,{other}=0.4", windows="packed", seed=5)
     start, rows = 6, np.array([3, 1])
     batches = dataset.batches(start, rows, workers=workers, num_steps=40)
-    made = [next(batches)]
+    made = [next(batches) for _ in range(workers)]  # all have started
     for process, number in zip(multiprocessing.active_children(), (signal.SIGTERM, signal.SIGHUP)):
         os.kill(process.pid, number)  # Slurm and terminals send it to all processes; the trainer has yet to save
     made += batches
