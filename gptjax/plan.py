@@ -53,6 +53,7 @@ from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.hardware import BY_NAME, parse_hardware
 from gptjax.forecast.micro_batch import fitted_at
 from gptjax.forecast.price import Price, parse_price
+from gptjax.forecast.room import beside_steps
 from gptjax.forecast.run import Forecast, forecast_run
 from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, without_best
 from gptjax.forecast.step import Needs, compiled_needs
@@ -131,7 +132,8 @@ def needed(
     place, needs = needs_at(place, plan, console)
     forecast = forecast_run(plan, place, needs, price, (*notes, *of_batch))
     if not forecast.fit.fits:
-        forecast = dataclasses.replace(forecast, notes=(*forecast.notes, advice(plan, forecast.fit.available)))
+        nearest = advice(plan, forecast.fit.available + beside_steps(plan))
+        forecast = dataclasses.replace(forecast, notes=(*forecast.notes, nearest))
     console.print(forecast_table(forecast))
     return forecast
 

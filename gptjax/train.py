@@ -28,6 +28,7 @@ from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.display.formatting import bytes_text
 from gptjax.evaluation.validation import validate
 from gptjax.files.paths import run_folder
+from gptjax.forecast.fits import refuse_compiled
 from gptjax.forecast.review import review
 from gptjax.inference.generate import Generator
 from gptjax.model.families import validate_model
@@ -42,7 +43,7 @@ from gptjax.training import console as consoles
 from gptjax.training.best import BestScore
 from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
 from gptjax.training.companions import COMPANIONS
-from gptjax.training.hardware import described, memory
+from gptjax.training.hardware import bytes_per_device, described, memory
 from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.memory_check import explained_memory
@@ -233,12 +234,12 @@ def compile_step(plan: Plan, view: consoles.TrainingView) -> Callable:
         members.wait_for_all()
     members.begin("reading the first batch")
     view.compiled(seconds)
-    analysis = compiled.memory_analysis()
-    if analysis is not None:
-        state, work = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    needs, analysis = refuse_compiled(plan, bytes_per_device()), compiled.memory_analysis()
+    if needs is not None and analysis is not None:
+        state = analysis.argument_size_in_bytes
         view.note(
-            f"a step needs {bytes_text(state + work)} per device: "
-            f"{bytes_text(state)} for state and batch, {bytes_text(work)} for computing"
+            f"a step needs {bytes_text(needs)} per device: {bytes_text(state)} for state and batch, "
+            f"{bytes_text(needs - state)} for computing"
         )
     return compiled
 

@@ -62,13 +62,17 @@ def rows() -> list[dict[str, Any]]:
 
 
 def total(needs: dict[str, Any]) -> int:
-    return Needs.from_json(needs).memory.total
+    """The bytes of one step, without what the heap keeps of earlier ones: here, freed memory returns to the system."""
+    memory = Needs.from_json(needs).memory
+    return memory.total - memory.heap
 
 
 def predicted(row: dict[str, Any], peak: float) -> Cases:
     """Seconds of a step on processors whose fastest product has this rate."""
     bandwidth = CPU_BANDWIDTH
-    here = Hardware("cpu", "cpu", "cpu", 0.0, bandwidth, bandwidth, bandwidth, 1, None, "this machine")
+    here = Hardware(
+        *("cpu", "cpu", "cpu", 0.0, bandwidth, bandwidth, bandwidth, 1, None, "this machine"), cores=row["cores"]
+    )
     return step_time(Needs.from_json(row["needs"]), here, peak).step
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
-import os
 import statistics
 import sys
 import time
@@ -31,7 +30,7 @@ from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.step import Needs, read_needs
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import Plan, plan
-from gptjax.training.hardware import measured_peak
+from gptjax.training.hardware import cores, measured_peak
 from gptjax.training.state import TrainState
 
 PLAIN = {"model.attention": "reference", "model.remat": "none", "optimizer.name": "adamw"}
@@ -172,9 +171,10 @@ def times(made: Plan, compiled: jax.stages.Compiled, batch: dict[str, jax.Array]
     return {
         "clock": statistics.median(clock),
         "fastest": min(clock),
-        "processor": statistics.median(used) / (os.cpu_count() or 1),
+        "processor": statistics.median(used) / cores(),
         "steps": len(clock),
         "peak": measured_peak()[0],
+        "cores": cores(),
         "loss": float(metrics["train/loss"]),
     }
 

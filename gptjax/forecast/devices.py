@@ -106,4 +106,5 @@ def _processor(count: int) -> Hardware:
     memory = float(bytes_per_device() or 0)
     source = "this machine"
     bandwidth = CPU_BANDWIDTH / count
-    return Hardware("cpu", "cpu", "cpu", memory, bandwidth, bandwidth, bandwidth, count, None, source)
+    each = max(cores() // count, 1)
+    return Hardware("cpu", "cpu", "cpu", memory, bandwidth, bandwidth, bandwidth, count, None, source, cores=each)

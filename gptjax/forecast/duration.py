@@ -11,6 +11,7 @@ The fractions are data with their sources, in three cases: slow, likely, fast.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -157,11 +158,18 @@ def _divided(kernels: Iterable[Kernel]) -> tuple[list[Kernel], list[Kernel]]:
 
 
 def _kernel(kernel: Kernel, reached: Efficiency, case: int, hardware: Hardware, peak: float) -> float:
-    share = (reached.attention if kernel.kind == "attention" else reached.products)[case]
-    rate = peak * share * (FLOAT8 if kernel.float8 else 1.0)
-    rate_of_memory = hardware.bandwidth * reached.memory[case] * (CACHE if kernel.bytes <= reached.cached else 1)
+    share, busy = (reached.attention if kernel.kind == "attention" else reached.products)[case], _busy(kernel, hardware)
+    rate = peak * share * busy * (FLOAT8 if kernel.float8 else 1.0)
+    rate_of_memory = hardware.bandwidth * reached.memory[case] * (CACHE * busy if kernel.bytes <= reached.cached else 1)
     moved = kernel.bytes / rate_of_memory
     return max(kernel.flops / rate, moved) + reached.start[case]
+
+
+def _busy(kernel: Kernel, hardware: Hardware) -> float:
+    """The share of a processor's cores that a kernel keeps busy, on average until its last part is done."""
+    if not (kernel.parts and hardware.cores):
+        return 1.0
+    return kernel.parts / (hardware.cores * math.ceil(kernel.parts / hardware.cores))
 
 
 def send_seconds(collective: Collective, hardware: Hardware, share: float, hop: float) -> float:

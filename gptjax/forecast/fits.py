@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from gptjax.config import ConfigError
-from gptjax.forecast.formula import formula_memory
-from gptjax.forecast.memory import bytes_on_device, step_bytes
-from gptjax.forecast.run import FRACTION, MOST_FRACTION, memory_fraction
+from gptjax.forecast.formula import formula_memory, formula_needs
+from gptjax.forecast.memory import Memory, bytes_on_device, kept_by_heap, step_bytes
+from gptjax.forecast.room import FRACTION, MOST_FRACTION, ROOM, beside_steps, memory_fraction
+from gptjax.forecast.step import Needs
 from gptjax.parallel.mesh import AbstractDevices, batch_devices
 from gptjax.planning import Plan, plan
 from gptjax.settings import thaw
@@ -25,14 +26,9 @@ from gptjax.settings import thaw
 SURE = {"gpu": 1.15, "tpu": 1.15, "cpu": 1.3}
 # The same for other models: mixtures of experts, encoder-decoders, with frozen parameters, or beside another model.
 UNSURE = 2.0
-ROOM = {"gpu": 0.95, "tpu": 0.95, "cpu": 0.9}  # the fraction of the memory that an estimate may take and still fits
 # What XLA:CPU keeps besides parameters, gradients and optimizer, per byte of the formula's figure without
 # rematerialization, which frees nothing there: 1.3 to 2.0 in compiled steps of 5M to 30M parameters.
 ON_CPU = 1.8
-# How often a step's temporary arrays are in memory at once. A CPU allocates those of a step when it is dispatched,
-# while another step runs; and the heap, which keeps what is freed, has gaps.
-IN_FLIGHT = {"gpu": 1, "tpu": 1, "cpu": 3}
-PROCESS = 2**29  # bytes of the host that a process needs further, to compile, evaluate and save
 REMATS = ("none", "dots", "attention", "full")
 MOST_DEVICES = 1024
 _SMALLER = "choose a smaller model.width, model.num_layers, model.vocab_size or data.sequence_length"
@@ -58,41 +54,59 @@ def check_fits(made: Plan, limit: int | None) -> str:
     estimate = formula_memory(made).total
     if estimate > _sure(made) * limit:
         raise ConfigError(f"a step needs about {_gigabytes(estimate)} per device, {has}: {advice(made, limit)}")
-    if (likely := likely_bytes(made)) <= ROOM[platform_of(made)] * limit:
+    if (likely := likely_bytes(made)) <= usable(made, limit):
         return ""
     return f"this may not fit: a step needs about {_gigabytes(likely)} per device, {has}; {advice(made, limit)}"
 
 
-def refuse_compiled(made: Plan, limit: int | None) -> None:
-    """Raises ConfigError if a single step, which is compiled by this, needs more than `limit` bytes per device."""
-    if limit is None or (statistics := made.compiled_step.run.memory_analysis()) is None:
-        return
-    if (needs := step_bytes(statistics)) > limit:
+def refuse_compiled(made: Plan, limit: int | None) -> int | None:
+    """The bytes that training needs on each device by its compiled step, which this compiles if needed; None: the
+    compiler does not say.
+
+    Raises:
+      ConfigError: they are more than `limit`, also without what the heap may keep.
+    """
+    compiled = made.compiled_step.run
+    if (needs := step_bytes(made, compiled)) is None or (statistics := compiled.memory_analysis()) is None:
+        return None
+    if limit is not None and (least := needs - kept_by_heap(made, statistics.temp_size_in_bytes)) > limit:
         has = f"but a device has {_gigabytes(limit)}"
-        raise ConfigError(f"a step needs {_gigabytes(needs)} per device, {has}: {advice(made, limit)}")
+        raise ConfigError(f"a step needs {_gigabytes(least)} per device, {has}: {advice(made, limit)}")
+    return needs
+
+
+def usable(made: Plan, limit: float) -> float:
+    """The bytes of a device with `limit` bytes that a step may take so that the run surely fits."""
+    return ROOM[made.platform] * max(limit - beside_steps(made), 0)
+
+
+def likely_needs(made: Plan) -> Needs:
+    """The needs of a step by formula, with the memory that training likely needs (`likely_memory`)."""
+    return dataclasses.replace(formula_needs(made), memory=likely_memory(made))
+
+
+def likely_memory(made: Plan) -> Memory:
+    """The memory that training needs on each device, by formula."""
+    config = made.config
+    if made.platform != "cpu":
+        return formula_memory(made)
+    factor = 1.0
+    if config.model.layers == "unroll":
+        made, factor = replaced(made, config.training.gradient_accumulation_steps, "none"), ON_CPU
+    memory = formula_memory(made)
+    work = {name: round(factor * getattr(memory, name)) for name in ("activations", "logits", "workspace")}
+    heap = kept_by_heap(made, memory.gradients + sum(work.values()))
+    return dataclasses.replace(memory, **work, heap=heap)
 
 
 def likely_bytes(made: Plan) -> int:
-    """The bytes that training needs on each device, by formula."""
-    kind, config, factor = platform_of(made), made.config, 1.0
-    state = bytes_on_device((made.abstract_state, made.trainer.companions))
-    if kind == "cpu" and config.model.layers == "unroll":
-        made, factor = replaced(made, config.training.gradient_accumulation_steps, "none"), ON_CPU
-    memory = formula_memory(made)
-    temporary = memory.gradients + factor * (memory.activations + memory.logits + memory.workspace)
-    return round(state + IN_FLIGHT[kind] * temporary)
+    """The total of `likely_memory`."""
+    return likely_memory(made).total
 
 
 def compiled_bytes(made: Plan) -> int:
     """The bytes that training needs on each device, by the compiler; by formula if it does not say."""
-    if (statistics := made.compiled_step.run.memory_analysis()) is None:  # this compiler does not say
-        return likely_bytes(made)
-    return step_bytes(statistics) + (IN_FLIGHT[platform_of(made)] - 1) * statistics.temp_size_in_bytes
-
-
-def platform_of(made: Plan) -> str:
-    devices = made.devices
-    return devices.platform if isinstance(devices, AbstractDevices) else devices[0].platform
+    return step_bytes(made, made.compiled_step.run) or likely_bytes(made)
 
 
 def replaced(made: Plan, steps: int, remat: str) -> Plan:
@@ -124,7 +138,7 @@ def _sure(made: Plan) -> float:
     dense = config.model.family in ("decoder", "encoder") and not config.model.num_experts
     frozen = any(each.method == "frozen" for each in made.trainer.treatments.values())
     alone = not made.trainer.companions
-    return SURE[platform_of(made)] if dense and alone and not frozen else UNSURE
+    return SURE[made.platform] if dense and alone and not frozen else UNSURE
 
 
 # --- the nearest run that fits ---------------------------------------------------------------------------------------
@@ -143,7 +157,7 @@ def nearest(made: Plan, limit: int) -> list[tuple[str, int]]:
     The first of these that has any: one change (more micro-batches, rematerialization, a larger part of a GPU's
     memory), both of the first two, the optimizer on the host, parameters divided over these devices, more devices.
     """
-    room, now = ROOM[platform_of(made)] * limit, made.config.training.gradient_accumulation_steps
+    room, now = usable(made, limit), made.config.training.gradient_accumulation_steps
     remat, *further = remats(made)
     more = [steps for steps in micro_batches(made) if steps > now]
     single = [_first_that_fits(made, [(steps, remat) for steps in more], room)]
@@ -178,7 +192,7 @@ def _first_that_fits(
 def _more_of_the_device(made: Plan, limit: int) -> tuple[str, int] | None:
     """JAX allocates only a part of a GPU's memory, which can be larger."""
     size, device = likely_bytes(made), limit / memory_fraction()
-    if platform_of(made) != "gpu" or size > ROOM["gpu"] * MOST_FRACTION * device:
+    if made.platform != "gpu" or size > ROOM["gpu"] * MOST_FRACTION * device:
         return None
     return f"the environment variable {FRACTION}={size / ROOM['gpu'] / device:.2f}", size
 
@@ -186,7 +200,7 @@ def _more_of_the_device(made: Plan, limit: int) -> tuple[str, int] | None:
 def _elsewhere(made: Plan) -> Iterator[tuple[dict[str, Any], int]]:
     """(fields, number of devices, or 0 for the same devices)"""
     count, mesh = made.mesh.size, made.config.mesh
-    if platform_of(made) != "cpu":
+    if made.platform != "cpu":
         yield {"optimizer.memory": "host"}, 0
     divided = {"mesh.data": 1} if mesh.data > 1 else {}
     if made.mesh.shape["data"] > 1:
@@ -202,7 +216,7 @@ def _planned(made: Plan, fields: Mapping[str, Any], count: int) -> Plan:
     config = thaw(made.config)
     config.update_from_flattened_dict(dict(fields) | {"training.batch_per_device": ""})
     kind = made.devices.kind if isinstance(made.devices, AbstractDevices) else made.devices[0].device_kind
-    return plan(config, made.data, AbstractDevices(platform_of(made), count or made.mesh.size, kind))
+    return plan(config, made.data, AbstractDevices(made.platform, count or made.mesh.size, kind))
 
 
 def _gigabytes(size: float) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -27,12 +27,13 @@ from gptjax.model.flops import product_flops
 from gptjax.model.grouped_products import shape_of_blocks
 from gptjax.model.mixture_of_experts import capacity
 from gptjax.model.parameters import stack_sizes
+from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.expert import way_of
 from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
-from gptjax.training.trained import trained_only
+from gptjax.training.trained import Backward, backward_of, trained_only, untrained
 
 LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
 MOVED = 9  # times that element-wise kernels read or write the results of a layer's products, and the logits
@@ -66,6 +67,7 @@ class _Shape:
     micro_batches: int
     width: int  # bytes of an activation
     again: float  # forward passes of layers per step: 1, or 2 if they are recomputed
+    below: float  # the share of the layers below all that is trained, through which no gradient flows
 
     @property
     def of_products(self) -> float:
@@ -122,7 +124,17 @@ def _shape(plan: Plan) -> _Shape:
         micro_batches=plan.config.training.gradient_accumulation_steps,
         width=4 if model.dtype == "float32" else 2,
         again=2.0 if repeats else 1.0,
+        below=untrained(plan.trainer.declared, plan.trainer.treatments).layers_below if _stops(plan) else 0.0,
     )
+
+
+def _stops(plan: Plan) -> bool:
+    """Whether nothing is computed backwards below the first trained layer: a loop over layers treats them alike."""
+    return plan.config.model.layers == "unroll" and plan.mesh.shape["pipeline"] == 1
+
+
+def _backward(plan: Plan) -> dict[str, Backward]:
+    return backward_of(plan.trainer.declared, plan.trainer.treatments, _stops(plan))
 
 
 def _blocks(plan: Plan, tokens: int, exchanged: bool) -> tuple[float, int]:
@@ -220,8 +232,8 @@ def _copied(plan: Plan, shape: _Shape) -> int:
 
 def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     model, tensor = plan.config.model, plan.mesh.shape["tensor"]
-    eight = model.matmul == "fp8"
-    for parameter in jax.tree.leaves(plan.trainer.declared):
+    eight, backward = model.matmul == "fp8", _backward(plan)
+    for path, parameter in leaves_by_path(plan.trainer.declared).items():
         if parameter.kind != "matrix" and not parameter.tied:
             continue
         inputs, outputs = (math.prod(side.values()) for side in (parameter.inputs, parameter.outputs))
@@ -231,13 +243,12 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
         if of_layer:
             members, runs, rows = members / plan.mesh.shape["pipeline"], shape.runs, float(shape.in_layers)
         rows *= shape.slots if of_experts else (parameter.active or 1)
-        again = (
-            shape.again if of_layer and "mlp" not in parameter.inputs else 1
-        )  # a layer's last product is not recomputed
+        own, through = backward[path]
+        again = (shape.again - 1) * through * (of_layer and "mlp" not in parameter.inputs)  # not a layer's last product
         matrices = max(shape.copies, 1) if of_experts else 1
         moved = shape.width * (rows * (inputs + outputs / tensor) + matrices * inputs * outputs / tensor)
         flops = 2.0 * rows * inputs * outputs / tensor
-        yield Kernel("product", flops, eight and of_layer, moved, round((2 + again) * runs * members))
+        yield Kernel("product", flops, eight and of_layer, moved, round((1 + own + through + again) * runs * members))
     yield from _attention(plan, shape)
     yield from _moves(plan, shape)
 
@@ -247,23 +258,26 @@ def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     data = plan.config.data
     whole = family_of(plan.config.model).flops_per_token(data.sequence_length, data.source_length)
     counted = whole["causal"] - product_flops(plan.trainer.declared)
-    per_layer = counted * tokens / mesh["tensor"] / shape.layers / mesh["pipeline"]
+    forward = counted * tokens / mesh["tensor"] / shape.layers / mesh["pipeline"] / 3
     again = plan.config.model.remat != "none"  # flash attention keeps sums that no policy names
-    flops = per_layer * (ATTENTION + again / 3)
-    moved = 4 * shape.width * tokens * shape.heads
-    yield Kernel("attention", flops / 3, False, moved, round(3 * shape.layers * shape.runs))
+    moved, layers = 4 * shape.width * tokens * shape.heads, shape.layers * shape.runs
+    differentiated = 1 - shape.below
+    yield Kernel("attention", forward * (ATTENTION + again / 3), False, moved, round(3 * differentiated * layers))
+    yield Kernel("attention", forward, False, moved, round(shape.below * layers))
 
 
 def _moves(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
-    """Kernels that only read and write: of layers, of logits, of the optimizer."""
+    """Kernels that only read and write: of layers, of logits, of the optimizer. A layer below all that is trained runs
+    forward only, a third of the kernels."""
     factor = (TICKED if shape.passes > 1 else 1.0) * (EXCHANGED if shape.exchanged else 1.0)
     moved = factor * MOVED * shape.width * shape.in_layers * shape.of_products
     copied = COPIED * _copied(plan, shape) * shape.microbatches
-    yield Kernel("other", 0.0, False, (moved + copied) / 8, round(8 * shape.layers * shape.runs))
+    runs = (1 - shape.below * 2 / 3) * shape.layers * shape.runs
+    yield Kernel("other", 0.0, False, (moved + copied) / 8, round(8 * runs))
     logits = MOVED * shape.width * shape.tokens * shape.vocabulary
     yield Kernel("other", 0.0, False, logits / 4, 4 * shape.micro_batches)
-    of_state = bytes_on_device(plan.abstract_state.params) / 4
-    yield Kernel("other", 0.0, False, UPDATED * of_state / 4, 4)
+    updated = bytes_on_device(trained_only(plan.abstract_state.params, plan.trainer.treatments)) / 4
+    yield Kernel("other", 0.0, False, UPDATED * updated / 4, 4)
 
 
 def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
@@ -273,14 +287,16 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
     """
     mesh, times, layers = plan.mesh.shape, shape.micro_batches, shape.layers
     inside, experts, outside = _local(plan, shape)
-    everything = inside + experts + outside
+    of_gradients = _local(plan, shape, {path: own for path, (own, _) in _backward(plan).items()})
     if mesh["fsdp"] > 1:
         group, part = _group(plan, "fsdp", "context"), round((inside + experts) / max(layers, 1))
+        summed_part = round(sum(of_gradients[:2]) / max(layers, 1))
         yield Collective("all-gather", part, group, round(2 * layers * times * shape.passes))
-        yield Collective("reduce-scatter", part, group, round(layers * times * shape.passes))
+        yield Collective("reduce-scatter", summed_part, group, round(layers * times * shape.passes))
         yield Collective("all-gather", round(outside), group, 2 * times)
-        yield Collective("reduce-scatter", round(outside), group, times)
+        yield Collective("reduce-scatter", round(of_gradients[2]), group, times)
     summed = 4 / shape.width / mesh["fsdp"]  # float32 sums
+    everything = sum(of_gradients)
     if mesh["data"] > 1:
         size = round(summed * everything)
         if plan.config.mesh.zero1:
@@ -298,7 +314,7 @@ def _collectives(plan: Plan, shape: _Shape) -> Iterator[Collective]:
         moved = round(shape.width * shape.in_layers * (2 * shape.heads + 2 * shape.keys))
         yield Collective("all-to-all", moved, _group(plan, "context"), round((1 + shape.again) * layers * shape.runs))
     if mesh["expert"] > 1:
-        yield Collective("all-reduce", round(summed * (inside + outside)), _group(plan, "expert"), 1)
+        yield Collective("all-reduce", round(summed * (everything - of_gradients[1])), _group(plan, "expert"), 1)
         yield from _exchanges(plan, shape, stream)
     if mesh["pipeline"] > 1:
         # To the next stage and on the conveyor, forward and backward.
@@ -319,12 +335,12 @@ def _exchanges(plan: Plan, shape: _Shape, stream: int) -> Iterator[Collective]:
     yield Collective("reduce-scatter", stream * size, group, round(2 * runs))
 
 
-def _local(plan: Plan, shape: _Shape) -> tuple[float, float, float]:
+def _local(plan: Plan, shape: _Shape, shares: Mapping[str, float] | None = None) -> tuple[float, float, float]:
     """Bytes in the compute dtype that a device has of the layers, of their experts, and of all else, after gathering
-    what fsdp divides."""
+    what fsdp divides. shares: of each parameter, by its path, the share that counts; None: all."""
     mesh, sizes = plan.mesh.shape, [0.0, 0.0, 0.0]
-    for parameter in jax.tree.leaves(plan.trainer.declared):
-        size = shape.width * parameter.size / mesh["tensor"]
+    for path, parameter in leaves_by_path(plan.trainer.declared).items():
+        size = shape.width * parameter.size / mesh["tensor"] * (1.0 if shares is None else shares[path])
         if "experts" in parameter.stack:
             sizes[1] += size / mesh["pipeline"] / mesh["expert"]
         elif "layers" in parameter.stack:

@@ -58,6 +58,7 @@ class Hardware:
       watts: power of one device under load; None: the maker publishes no figure.
       source: where the figures come from.
       target: the description for XLA's compiler; None: it cannot compile for this device here.
+      cores: of a device of processors; 0 for others, of which every kernel uses all.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Hardware:
     watts: float | None
     source: str
     target: Target | None = None
+    cores: int = 0
 
     def peak(self, dtype: str) -> float | None:
         """FLOP/s of one device; None if unknown."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from gptjax.forecast.parts import parts_of
 from gptjax.forecast.program import Array, Operation, Program, arrays_of, bytes_of
 from gptjax.parallel.compiled import known, product_flops
 from gptjax.parallel.traffic import KINDS
@@ -32,6 +33,7 @@ class Kernel(NamedTuple):
       float8: whether its operands are 8-bit floats.
       bytes: bytes that it reads from and writes to the device's memory per run.
       times: runs per step.
+      parts: parts that can run at once on cores of a processor; 0: any number.
     """
 
     kind: str
@@ -39,23 +41,25 @@ class Kernel(NamedTuple):
     float8: bool
     bytes: float
     times: int
+    parts: int = 0
 
 
-def kernels_of(program: Program) -> list[Kernel]:
+def kernels_of(program: Program, on_processors: bool = False) -> list[Kernel]:
     """All kernels of a step on one device.
 
     Raises:
       ValueError: a loop neither says how often it runs, nor writes rows one after another.
     """
-    every: collections.Counter[tuple[str, float, bool, float]] = collections.Counter()
+    every: collections.Counter[Kernel] = collections.Counter()
     for operation, peers, times in _run(program, program.entry, 1):
         flops, float8 = _products(program, operation, peers)
         attention = _attention(operation, peers)
         kind = "attention" if attention else "product" if flops else "other"
         moved = _bytes(program, operation, peers)
         if flops or attention or moved:
-            every[kind, flops + attention, float8, moved] += times
-    return [Kernel(*alike, times=times) for alike, times in every.items()]
+            parts = parts_of(program, operation, peers) if on_processors else 0
+            every[Kernel(kind, flops + attention, float8, moved, 1, parts)] += times
+    return [kernel._replace(times=times) for kernel, times in every.items()]
 
 
 def _run(program: Program, name: str, times: int) -> Iterator[tuple[Operation, Mapping[str, Operation], int]]:

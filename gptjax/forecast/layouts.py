@@ -20,11 +20,12 @@ from gptjax.data.facts import DataFacts
 from gptjax.display.formatting import bytes_text
 from gptjax.forecast.devices import Place, kind_of
 from gptjax.forecast.duration import StepTime, step_time
-from gptjax.forecast.fits import replaced
+from gptjax.forecast.fits import likely_needs, replaced
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.memory import Memory
 from gptjax.forecast.outcomes import calibrate
-from gptjax.forecast.run import fit_of, peak_of_device
+from gptjax.forecast.room import fit_of
+from gptjax.forecast.run import peak_of_device
 from gptjax.forecast.step import Needs
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES, AbstractDevices, batch_devices
@@ -182,8 +183,8 @@ def _largest_micro_batch(made: Plan, fields: Mapping[str, Any], remat: str, plac
     parts = batch_devices(made.mesh) * (schedule.microbatches if schedule.stages > 1 else 1)
     while True:
         changed = replaced(made, steps, remat)
-        needs = formula_needs(changed)
-        fits = needs.memory.total <= fit_of(needs.memory, place).available
+        needs = likely_needs(changed)
+        fits = needs.memory.total <= (fit_of(needs.memory, changed, place).available or math.inf)
         smaller = 2 * steps
         if fits or rows % (smaller * parts):
             time = _time(needs, place, peak)
@@ -219,10 +220,10 @@ def _bytes(layout: Layout) -> int:
 
 
 def _with_reason(layout: Layout, best: Layout, place: Place) -> Layout:
-    if layout.needs is None or layout.time is None:
+    if layout.needs is None or layout.time is None or layout.plan is None:
         return layout
     if not layout.fits:
-        limit = fit_of(layout.needs.memory, place).available
+        limit = fit_of(layout.needs.memory, layout.plan, place).available
         return dataclasses.replace(
             layout, reason=f"does not fit: {bytes_text(layout.needs.memory.total)} of {bytes_text(limit)}"
         )

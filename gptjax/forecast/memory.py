@@ -1,16 +1,17 @@
 """The memory of one device in a training step, by its content.
 
-Parameters and optimizer state are exact: the bytes of their arrays by their shardings. The total is the compiler's:
-arguments, results that do not use an argument's memory, and temporary arrays. Temporary memory is divided among the
-arrays that are live at the peak (liveness.py), which are classified by these rules, in this order:
+Parameters and optimizer state are exact: the bytes of their arrays by their shardings. The total (`step_bytes`) is the
+compiler's: arguments, results that do not use an argument's memory, and temporary arrays; and on processors what the
+libraries of products take beside them (product_buffers.py), and what the heap keeps. Temporary memory is divided among
+the arrays that are live at the peak (liveness.py), which are classified by these rules, in this order:
 
   gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or
                sums over layers, chunks or micro-batches are collected in it
   logits       it is not shaped like a parameter and has an axis as long as the vocabulary
   activations  neither, and the forward pass made it, or its repetition in the backward pass
   workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch,
-               what is sent, what the compiler adds to place and align, and on processors what libraries of products
-               take beside the program's arrays (product_buffers.py)
+               what is sent, what the compiler adds to place and align, and what the libraries take
+  heap         on processors, what the process may keep of the memory that earlier steps freed
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-from gptjax.forecast.liveness import Live
+from gptjax.forecast.liveness import Live, live_at_peak
+from gptjax.forecast.product_buffers import product_buffers
+from gptjax.forecast.program import Program, parse_program
 from gptjax.planning import Plan
 
 _COLLECTS = re.compile(r"(?:broadcast_in_dim|while|add_any|add|zeros|pjit|psum|reduce_scatter)$")
@@ -40,41 +44,63 @@ class Memory:
     logits: int
     workspace: int
     host: int = 0
+    heap: int = 0
 
     @property
     def total(self) -> int:
         return sum(getattr(self, name) for name in PARTS)
 
 
-PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace")
+PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
+# A process that trains on processors keeps what it frees (command_line/runtime.py), and its heap has gaps: it may hold
+# the temporary arrays of a step, which are one block, three times.
+BLOCKS = 3
 
 
-def memory_of(plan: Plan, statistics: Any, live: Iterable[Live], beside: int = 0) -> Memory:
+def memory_of(plan: Plan, compiled: jax.stages.Compiled, program: Program) -> Memory:
     """The memory of a compiled step.
 
     Args:
-      statistics: `compiled.memory_analysis()`.
-      live: the temporary arrays that are live at the peak.
-      beside: bytes that libraries take beside them (product_buffers.py).
+      program: its text, parsed.
+
+    Raises:
+      ValueError: this compiler does not say how much memory the step takes.
     """
     parameters, optimizer = state_bytes(plan)
-    total = step_bytes(statistics) + beside
+    statistics, total = compiled.memory_analysis(), step_bytes(plan, compiled, program)
+    if statistics is None or total is None:
+        raise ValueError("this compiler does not say how much memory the step takes")
     parts = dict.fromkeys(("gradients", "activations", "logits"), 0)
     part_of = _Rules(plan)
-    for each in live:
+    for each in live_at_peak(program):
         part = part_of(each)
         if part in parts:
             parts[part] += each.array.bytes
-    workspace = total - parameters - optimizer - sum(parts.values())
+    heap = kept_by_heap(plan, statistics.temp_size_in_bytes)
+    workspace = total - heap - parameters - optimizer - sum(parts.values())
     host = statistics.host_argument_size_in_bytes + statistics.host_temp_size_in_bytes
-    return Memory(parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host)
+    return Memory(
+        parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host, heap
+    )
 
 
-def step_bytes(statistics: Any) -> int:
-    """The bytes of a compiled step on one device: arguments, results that do not use an argument's memory, and
-    temporary arrays. statistics: `compiled.memory_analysis()`."""
+def step_bytes(plan: Plan, compiled: jax.stages.Compiled, program: Program | None = None) -> int | None:
+    """The bytes that training takes on each device by its compiled step; None: this compiler does not say.
+
+    Every decision about memory uses this number. program: the step's text, if it is parsed already.
+    """
+    if (statistics := compiled.memory_analysis()) is None:
+        return None
+    beside = kept_by_heap(plan, statistics.temp_size_in_bytes)
+    if plan.platform == "cpu":
+        beside += product_buffers(program or parse_program(compiled.as_text() or ""))
     own_results = statistics.output_size_in_bytes - statistics.alias_size_in_bytes
-    return statistics.argument_size_in_bytes + statistics.temp_size_in_bytes + own_results
+    return statistics.argument_size_in_bytes + statistics.temp_size_in_bytes + own_results + beside
+
+
+def kept_by_heap(plan: Plan, temporary: int) -> int:
+    """The bytes that the heap may keep beside a step with so many bytes of temporary arrays."""
+    return (BLOCKS - 1) * temporary if plan.platform == "cpu" and sys.platform == "linux" else 0
 
 
 def state_bytes(plan: Plan) -> tuple[int, int]:

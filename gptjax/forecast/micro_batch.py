@@ -22,24 +22,25 @@ from gptjax.display.formatting import bytes_text, counted
 from gptjax.forecast.devices import Place, find_place
 from gptjax.forecast.duration import step_time
 from gptjax.forecast.fits import (
-    PROCESS,
-    ROOM,
     advice,
     check_fits,
     compiled_bytes,
     likely_bytes,
     micro_batches,
-    platform_of,
     refuse_compiled,
     remats,
     replaced,
+    usable,
 )
 from gptjax.forecast.formula import formula_memory, formula_needs
 from gptjax.forecast.memory import bytes_on_device
-from gptjax.forecast.run import fit_of, peak_of_device
+from gptjax.forecast.room import ROOM, beside_steps, fit_of
+from gptjax.forecast.run import peak_of_device
+from gptjax.forecast.step import compiled_needs
 from gptjax.parallel import members
+from gptjax.parallel.compiled import UncountedLoop
 from gptjax.parallel.distributed import of_process_0, processes_on_this_host, smallest
-from gptjax.parallel.mesh import batch_devices
+from gptjax.parallel.mesh import AbstractDevices, batch_devices
 from gptjax.planning import Plan, plan
 from gptjax.settings import thaw
 from gptjax.training.checkpoint import saved_metadata
@@ -82,7 +83,7 @@ def fitted(made: Plan, workdir: Path) -> tuple[Plan, list[str]]:
         check_fits(chosen, limit)
         size = _compiled_bytes(chosen)
         refuse_compiled(chosen, limit)
-    if size > room and platform_of(made) == "cpu":
+    if size > room and made.platform == "cpu":
         _refuse(chosen, made, size, room)
     of = f"a step needs {bytes_text(size)} of {bytes_text(room)} per device"
     tight = "" if size <= room else ": this may not fit"
@@ -95,24 +96,41 @@ def _refuse(least: Plan, made: Plan, size: float, room: int) -> None:
     Raises:
       ConfigError: always.
     """
+    nearest = advice(least, round(room / ROOM["cpu"] + beside_steps(least)))
     raise ConfigError(
         f"training.batch_per_device = {AUTO!r}: even {_described(least, made)} needs about {bytes_text(size)}, and "
-        f"{bytes_text(room)} are left beside what the process itself needs: {advice(least, round(room / ROOM['cpu']))}"
+        f"{bytes_text(room)} are left beside what the process itself needs: {nearest}"
     )
 
 
 def fitted_at(place: Place, made: Plan) -> tuple[Plan, list[str]]:
-    """As `fitted`, for a run that is only planned: by formula, and without refusing it.
+    """As `fitted`, for a run that is only planned, and without refusing it: by the compiled steps where they can be
+    compiled, else by formula.
 
     Raises:
       ConfigError: the mesh cannot divide the batch.
     """
     if made.config.training.batch_per_device != AUTO:
         return made, []
-    room = ROOM[place.hardware.platform] * fit_of(formula_memory(made), place).available
+    fit = fit_of(formula_memory(made), made, place)
+    room = ROOM[place.hardware.platform] * fit.available if fit.device else math.inf
     peak = peak_of_device(place, made.config.model.dtype)
-    chosen, _ = decide(made, room or math.inf, _seconds_at(place, peak), lambda _: None)
-    return chosen, [f"training.batch_per_device={AUTO}: {_described(chosen, made)}, by formula"]
+    of_compiled = functools.partial(_bytes_at, place)
+    chosen, size = decide(made, room, _seconds_at(place, peak), of_compiled)
+    found = "by formula" if of_compiled(chosen) is None else f"a step needs {bytes_text(size)} of {bytes_text(room)}"
+    return chosen, [f"training.batch_per_device={AUTO}: {_described(chosen, made)}, {found}"]
+
+
+def _bytes_at(place: Place, made: Plan) -> float | None:
+    """The bytes of the compiled step at a place, math.inf if it cannot be compiled; None: it is only described."""
+    if isinstance(place.devices, AbstractDevices):
+        return None
+    try:
+        return compiled_needs(made, place.hardware).memory.total
+    except UncountedLoop:
+        return None
+    except jax.errors.JaxRuntimeError:
+        return math.inf
 
 
 def decide(
@@ -225,11 +243,9 @@ def _room(made: Plan) -> int | None:
     """The bytes that a step may need on each device of any process; None if a device does not report its memory."""
     if (free := free_bytes_per_device()) is None:
         return None
-    if platform_of(made) == "cpu":
-        free = free // processes_on_this_host() - PROCESS // jax.local_device_count()
-        if jax.process_count() == 1:  # a save copies the state (training/snapshot.py)
-            free -= bytes_on_device(made.abstract_state)
-    return smallest(round(ROOM[platform_of(made)] * max(free, 0)))
+    if made.platform == "cpu":
+        free //= processes_on_this_host()
+    return smallest(round(usable(made, free)))
 
 
 def _earlier(made: Plan, workdir: Path) -> Candidate | None:

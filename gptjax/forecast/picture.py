@@ -45,12 +45,12 @@ def draw(forecast: Forecast, path: Path) -> None:
 
 
 def _memory(panel: Axes, forecast: Forecast) -> None:
-    sizes = [getattr(forecast.memory, part) / GIB for part in PARTS]
+    sizes = {part: size / GIB for part in PARTS if (size := getattr(forecast.memory, part)) or part != "heap"}
     left = 0.0
-    for part, size in zip(PARTS, sizes):
+    for part, size in sizes.items():
         panel.barh([0], [size], left=left, label=f"{part}, {size:.2f}")
         left += size
-    limits = {forecast.fit.available: "JAX takes", forecast.fit.device: "device"}
+    limits = {forecast.fit.available: "for a step", forecast.fit.device: "device"}
     for limit, name in limits.items():
         if limit:
             panel.axvline(limit / GIB, color="black", linewidth=0.8, linestyle=":")

@@ -18,10 +18,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from gptjax.forecast.program import BITS, Array, Operation, Program, arrays_of
 
-_FUSION = '"__ynn_fusion"'
+FUSION = '"__ynn_fusion"'  # in the text of a fusion that YNNPACK computes
 SLICES = 2
 SLICE = 320  # Eigen's longest slice of the summed axis, if a core's first cache has at least 26 kB
 _MULTIPLE = 8  # a slice's length is a multiple of this
@@ -35,10 +36,10 @@ def product_buffers(program: Program) -> int:
     for name, operations in program.computations.items():
         peers = {each.name: each for each in operations}
         for operation in operations if name not in fused else ():
-            if operation.kind == "fusion" and _FUSION in operation.line:
+            if operation.kind == "fusion" and FUSION in operation.line:
                 most = max(most, _of_fusion(program.computations[operation.called[0]]))
             elif operation.kind == "dot":
-                most = max(most, _of_product(operation, peers))
+                most = max(most, _of_product(product_of(operation, peers)))
     return most
 
 
@@ -53,17 +54,34 @@ def _of_fusion(operations: Sequence[Operation]) -> int:
     return sum(_array(each).bytes for each in products[:-1]) + max(packed, default=0)
 
 
-def _of_product(product: Operation, peers: Mapping[str, Operation]) -> int:
-    """Bytes that Eigen takes for a product of the matrices [m, k] and [k, n], or for one of a stack of them."""
-    left, right = (_array(peers[name]) for name in product.operands)
-    stacked, summed = (_size(left, _axes(product, f"lhs_{kind}_dims")) for kind in ("batch", "contracting"))
+class Product(NamedTuple):
+    """A stack of products of the matrices [m, summed] and [summed, n]. left, right: the operands."""
+
+    stacked: int
+    m: int
+    summed: int
+    n: int
+    left: Array
+    right: Array
+
+
+def product_of(operation: Operation, peers: Mapping[str, Operation]) -> Product:
+    """The sizes of a product. peers: the operations of its computation by name."""
+    left, right = (_array(peers[name]) for name in operation.operands)
+    stacked, summed = (_size(left, _axes(operation, f"lhs_{kind}_dims")) for kind in ("batch", "contracting"))
     m, n = (math.prod(each.shape) // (stacked * summed) for each in (left, right))
+    return Product(stacked, m, summed, n, left, right)
+
+
+def _of_product(product: Product) -> int:
+    """Bytes that Eigen takes for a product, or for one of a stack of them."""
+    m, n, summed = product.m, product.n, product.summed
     if min(m, n) == 1:  # a vector is not packed
         return 0
     slices = math.ceil(summed / SLICE)
     length = min(math.ceil(summed // slices / _MULTIPLE) * _MULTIPLE, summed)
     held = min(SLICES, math.ceil(summed / length))
-    of_left, of_right = (BITS[each.dtype] // 8 for each in (left, right))
+    of_left, of_right = (BITS[each.dtype] // 8 for each in (product.left, product.right))
     return held * length * (m * of_left + n * of_right)
 
 

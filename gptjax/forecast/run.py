@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from gptjax.forecast.duration import Cases, StepTime, step_time
 from gptjax.forecast.memory import Memory
 from gptjax.forecast.outcomes import Calibration, calibrate
 from gptjax.forecast.price import Price
+from gptjax.forecast.room import Fit, fit_of
 from gptjax.forecast.step import Needs
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
@@ -26,8 +26,6 @@ from gptjax.scaling.repetition import ON_C4, DiminishingReturns
 from gptjax.training.frozen_parameters import split
 from gptjax.training.hardware import measured_peak
 
-FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # the fraction of a GPU's memory that JAX allocates
-DEFAULT_FRACTION, MOST_FRACTION = 0.75, 0.94  # JAX's default; the rest is for drivers and libraries
 FORWARD = 1 / 3  # time of evaluation per token, as a fraction of a training step's
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
 # Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
@@ -64,22 +62,6 @@ class Tokens:
     at_hand: int | None
     epochs: float | None
     optimal: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """Whether the step fits.
-
-    Attributes:
-      device: bytes of memory of a device; 0: unknown.
-      available: the bytes that JAX allocates with the current settings.
-      most: the maximum that JAX can allocate.
-    """
-
-    device: int
-    available: int
-    most: int
-    fits: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +170,7 @@ def forecast_run(plan: Plan, place: Place, needs: Needs, price: Price | None, no
         size=_size(plan),
         tokens=tokens,
         memory=needs.memory,
-        fit=fit_of(needs.memory, place),
+        fit=fit_of(needs.memory, plan, place),
         step=step,
         speed=speed,
         time=time,
@@ -207,24 +189,6 @@ def peak_of_device(place: Place, dtype: str) -> float | None:
     if place.hardware.platform != "cpu":
         return place.hardware.peak(dtype)
     return measured_peak()[0] / place.count
-
-
-def fit_of(memory: Memory, place: Place) -> Fit:
-    """Compares a step's memory with the device's."""
-    device = int(place.hardware.memory)
-    if place.hardware.platform != "gpu":
-        return Fit(device, device, device, not device or memory.total <= device)
-    most = int(MOST_FRACTION * device)
-    return Fit(device, int(memory_fraction() * device), most, memory.total <= most)
-
-
-def memory_fraction() -> float:
-    """The fraction of a GPU's memory that JAX allocates with the current settings."""
-    try:
-        fraction = float(os.environ.get(FRACTION, DEFAULT_FRACTION))
-    except ValueError:
-        return DEFAULT_FRACTION
-    return fraction if fraction > 0 else DEFAULT_FRACTION
 
 
 def _size(plan: Plan) -> Size:

@@ -21,6 +21,7 @@ from gptjax.forecast.devices import Place
 from gptjax.forecast.layouts import Layout, layouts_of
 from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
+from gptjax.forecast.room import FRACTION, fit_of
 from gptjax.forecast.run import dense_size, law_loss, peak_of_device
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
@@ -32,6 +33,7 @@ EPOCHS = 4  # up to this many passes over a text are nearly as useful as new tex
 AROUND = 5.0  # sizes up to this factor below and above the law's optimum are tried
 LEAST_TOKENS, LEAST_STEPS = 1.0, 100  # tokens per parameter, and steps, below which training is useless
 MOST_TOKENS = 1e16
+ALIKE = 0.005  # nats per token; the law's constants are not known well enough to tell sizes with closer losses apart
 BESIDE = 0.01  # fraction of a budget for evaluations and saves
 
 
@@ -231,7 +233,10 @@ def _tokens(goal: Goal, parameters: float, rate: float, planned: float) -> float
 def _by_seconds(choice: Choice, best: Choice) -> str:
     more = (choice.loss or 0) - (best.loss or 0)
     each = (choice.tokens or 0) / choice.parameters
-    if choice.parameters > best.parameters:
+    larger = choice.parameters > best.parameters
+    if more < ALIKE:
+        return f"loss {more:+.3f}: about as good, {'but larger' if larger else 'and smaller, so cheaper to use'}"
+    if larger:
         return f"loss {more:+.3f}: too large for the budget, {each:.3g} tokens per parameter"
     return f"loss {more:+.3f}: small, and {each:.3g} tokens per parameter do not make up for it"
 
@@ -259,11 +264,16 @@ def _by_fit(choice: Choice, best: Choice) -> str:
 def _unable(choice: Choice, goal: Goal) -> str:
     if choice.can_train:
         return f"cannot reach this: the loss stays above {law_loss(LAW, choice.size, MOST_TOKENS, goal.unique):.3f}"
-    needs = [layout for layout in choice.layouts if layout.needs is not None]
-    if not needs:
+    fits = [
+        (layout.needs.memory.total, fit_of(layout.needs.memory, layout.plan, choice.place))
+        for layout in choice.layouts
+        if layout.needs and layout.plan
+    ]
+    if not fits:
         return choice.layouts[0].reason
-    least = min(layout.needs.memory.total for layout in needs if layout.needs)
-    return f"does not fit: at least {bytes_text(least)} per device"
+    least, fit = min(fits, key=lambda each: each[0])
+    sentence = f"does not fit: at least {bytes_text(least)} of {bytes_text(fit.available)} per device"
+    return f"{sentence}; JAX can be given more by {FRACTION}" if fit.fits else sentence
 
 
 _ORDER: Mapping[str, Callable[[Choice], tuple]] = {

@@ -30,11 +30,8 @@ from gptjax.files.folders import cache_folder
 from gptjax.files.json_files import parsed
 from gptjax.forecast.hardware import Hardware, target_config
 from gptjax.forecast.kernels import Kernel, kernels_of
-from gptjax.forecast.liveness import live_at_peak
 from gptjax.forecast.memory import Memory, memory_of
-from gptjax.forecast.product_buffers import product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.parallel.mesh import platform_of
 from gptjax.parallel.traffic import Collective, collectives_of
 from gptjax.planning import Plan
 from gptjax.training.run_metadata import own_code
@@ -45,7 +42,7 @@ _NOT_COMPILED = (
     *("optimizer.muon_learning_rate", "schedule.", "training.duration", "training.init_from", "training.profile"),
     *("checkpoint.", "evaluation.", "logging."),
 )
-_FORM = 1  # format of the cached files
+_FORM = 2  # format of the cached files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +79,8 @@ class Needs:
             str(saved["source"]),
             Memory(**{name: int(size) for name, size in saved["memory"].items()}),
             tuple(
-                Kernel(str(kind), float(flops), bool(float8), float(moved), int(times))
-                for kind, flops, float8, moved, times in saved["kernels"]
+                Kernel(str(kind), float(flops), bool(float8), float(moved), int(times), int(parts))
+                for kind, flops, float8, moved, times, parts in saved["kernels"]
             ),
             tuple(
                 Collective(str(kind), int(size), tuple(map(int, group)), int(times))
@@ -122,9 +119,8 @@ def read_needs(plan: Plan, compiled: jax.stages.Compiled, seconds: float = 0.0) 
     text = compiled.as_text() or ""
     program = parse_program(text)
     sent = _merged(collectives_of(text, plan.mesh.size))
-    beside = product_buffers(program) if platform_of(plan.mesh) == "cpu" else 0
-    memory = memory_of(plan, compiled.memory_analysis(), live_at_peak(program), beside)
-    return Needs("compiled", memory, tuple(kernels_of(program)), sent, seconds, _versions())
+    memory = memory_of(plan, compiled, program)
+    return Needs("compiled", memory, tuple(kernels_of(program, plan.platform == "cpu")), sent, seconds, _versions())
 
 
 def _merged(collectives: list[Collective]) -> tuple[Collective, ...]:

@@ -12,7 +12,8 @@ from gptjax.display.formatting import bytes_text, count_text, counted, size_text
 from gptjax.forecast.duration import Cases
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.outcomes import history_file
-from gptjax.forecast.run import FRACTION, Forecast
+from gptjax.forecast.room import FRACTION
+from gptjax.forecast.run import Forecast
 
 GIB = 2**30
 BAR = 24  # columns of the widest bar
@@ -142,12 +143,15 @@ def _memory(forecast: Forecast) -> Group:
     table.add_column(no_wrap=True)
     for name in PARTS:
         size = getattr(memory, name)
+        if name == "heap" and not size:
+            continue
         table.add_row(name, bytes_text(size), Text("█" * round(BAR * size / max(memory.total, 1)), style="cyan"))
     table.add_row("together", Text(bytes_text(memory.total), style="bold"), "")
     if memory.host:
         table.add_row("on the host", bytes_text(memory.host), "")
     if fit.device:
-        given = f"JAX takes {bytes_text(fit.available)} of it, by {FRACTION}" if fit.available < fit.device else ""
+        rest = fit.device - fit.available
+        given = f"{bytes_text(rest)} of it {fit.beside}" if rest else ""
         table.add_row("a device has", bytes_text(fit.device), given)
     lines: list[RenderableType] = [Text("memory per device", style="bold cyan"), table]
     if fit.fits and memory.total > fit.available:

@@ -64,6 +64,11 @@ class Plan:
         return self.trainer.mesh
 
     @property
+    def platform(self) -> str:
+        """'cpu', 'gpu' or 'tpu'."""
+        return self.devices.platform if isinstance(self.devices, AbstractDevices) else self.devices[0].platform
+
+    @property
     def abstract_state(self) -> TrainState:
         return self.trainer.abstract_state
 

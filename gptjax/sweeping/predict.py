@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 from gptjax.config import ConfigError, RunError
 from gptjax.forecast.devices import Place
-from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.fits import likely_needs
 from gptjax.forecast.run import forecast_run
 from gptjax.forecast.table import headline
 from gptjax.planning import plan
@@ -83,7 +83,7 @@ def planned_on(run: SweepRun, place: Place) -> Planned:
         made = plan(run.config, run.plan.data, place.devices)
     except ConfigError as error:
         return Planned(None, str(error))
-    forecast = forecast_run(made, place, formula_needs(made), None)
+    forecast = forecast_run(made, place, likely_needs(made), None)
     seconds = None if forecast.time is None else forecast.time.total.likely
     return Planned(seconds, "" if forecast.fit.fits else headline(forecast))
 

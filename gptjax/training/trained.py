@@ -9,6 +9,7 @@ array of their size, and none of the activations that only these gradients need.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from gptjax.model.parameters import LAYERS, unstack
+from gptjax.model.lora import SUFFIX, A
+from gptjax.model.parameters import LAYERS, Parameter, unstack
 from gptjax.model.tree import map_with_path
 from gptjax.settings import Settings
 from gptjax.training.treatments import Treatment, each_treatment
@@ -78,37 +80,107 @@ class Untrained(NamedTuple):
     layers_below: float
 
 
+class Backward(NamedTuple):
+    """What the backward pass of a step computes for a parameter, as shares of its layers (of 1 without layers).
+
+    Attributes:
+      own: those whose gradient is computed.
+      through: those through which a gradient flows on to what is below them.
+    """
+
+    own: float
+    through: float
+
+
 AFTER_LAYERS = ("final_norm", "head", "head_bias")  # what a token reaches after the layers
+FIRST_OF_LAYER = re.compile(rf"attention/(query|key|value)({SUFFIX}/{A})?")  # what reads the input of a layer
 
 
 def untrained(declared: Any, treatments: Mapping[str, Treatment]) -> Untrained:
-    """The parameters for which the backward pass computes less, or nothing.
-
-    Which layers lie below all trained ones is known for models that are one stack of layers, or two in sequence.
-    """
-    frozen = 0
-    trained_layers: dict[tuple[str, ...], list[bool]] = {}  # of each stack
+    """The parameters for which the backward pass computes less, or nothing."""
+    frozen = below = 0
+    layers_below = _layers_below(declared, treatments)
     sizes: dict[tuple[str, ...], int] = {}
-    starts_trained = False
     for path, parameter in flatten_dict(declared).items():
-        treatment = treatments["/".join(path)]
-        count = parameter.num_layers
-        layers = [each.method != "frozen" for each in treatment.per_layer or [treatment] * max(count, 1)]
+        trained = _trained_layers(treatments["/".join(path)], parameter)
+        stack, count = _stack_of(path, parameter), parameter.num_layers
         is_multiplied = parameter.kind == "matrix" or parameter.tied
         if path[0] == "body" and "vocab" in parameter.axes:  # a classifier has no output layer
             is_multiplied = False
         if is_multiplied and parameter.trained:  # others are known to be frozen (model/flops.py)
-            frozen += parameter.active_size * layers.count(False) // len(layers)
+            frozen += parameter.active_size * trained.count(False) // len(trained)
         if count:
-            stack = path[: path.index(parameter.stacked_as) + 1]
-            before = trained_layers.get(stack, [False] * count)
-            trained_layers[stack] = [one or other for one, other in zip(before, layers)]
-            sizes[stack] = sizes.get(stack, 0) + parameter.active_size * is_multiplied // count
+            sizes[stack] = count
+            below += parameter.active_size * is_multiplied // count * layers_below.get(stack, 0)
+    return Untrained(frozen, below, sum(layers_below.values()) / max(sum(sizes.values()), 1))
+
+
+def backward_of(declared: Any, treatments: Mapping[str, Treatment], stops: bool) -> dict[str, Backward]:
+    """What a step computes backwards for each parameter, by its path.
+
+    stops: whether gradients stop at frozen layers (`stop_at_frozen_layers`). If not, all layers of a stack are alike.
+    """
+    layers_below = _layers_below(declared, treatments)
+    first = _reads_untrained(declared, treatments, layers_below)
+    found = {}
+    for path, parameter in flatten_dict(declared).items():
+        name, stack, count = "/".join(path), _stack_of(path, parameter), max(parameter.num_layers, 1)
+        trained = _trained_layers(treatments[name], parameter)
+        own, through = trained.count(True), count
+        if not stops:
+            own = count if own else 0
+        else:
+            through -= layers_below.get(stack, 0)
+            through -= bool(stack == first and FIRST_OF_LAYER.fullmatch("/".join(path[len(stack) :])))
+        found[name] = Backward(own / count, max(through, 0) / count)
+    return found
+
+
+def _reads_untrained(
+    declared: Any, treatments: Mapping[str, Treatment], layers_below: Mapping[tuple[str, ...], int]
+) -> tuple[str, ...]:
+    """The stack with the first trained layer, if nothing that this layer's attention reads is trained; else ()."""
+    flat = flatten_dict(declared)
+    for stack, below in layers_below.items():
+        count = next(each.num_layers for path, each in flat.items() if _stack_of(path, each) == stack)
+        if below < count:
+            norms = [path for path in flat if path[:-1] == (*stack, "attention_norm")]
+            trained = (_trained_layers(treatments["/".join(path)], flat[path])[below] for path in norms)
+            return () if any(trained) else stack
+    return ()
+
+
+def _trained_layers(treatment: Treatment, parameter: Parameter) -> list[bool]:
+    """Whether each layer of a parameter is trained."""
+    return [each.method != "frozen" for each in treatment.per_layer or [treatment] * max(parameter.num_layers, 1)]
+
+
+def _stack_of(path: tuple[str, ...], parameter: Parameter) -> tuple[str, ...]:
+    """The path of the stack of layers to which a parameter belongs; (): none."""
+    return path[: path.index(parameter.stacked_as) + 1] if parameter.num_layers else ()
+
+
+def _layers_below(declared: Any, treatments: Mapping[str, Treatment]) -> dict[tuple[str, ...], int]:
+    """How many layers of each stack are below every trained parameter, in the order of the stacks.
+
+    This is known for models that are one stack of layers, or two in sequence; for others, none are.
+    """
+    trained_layers: dict[tuple[str, ...], list[bool]] = {}  # of each stack
+    starts_trained = False
+    for path, parameter in flatten_dict(declared).items():
+        trained = _trained_layers(treatments["/".join(path)], parameter)
+        if stack := _stack_of(path, parameter):
+            before = trained_layers.get(stack, [False] * len(trained))
+            trained_layers[stack] = [one or other for one, other in zip(before, trained)]
         elif path[-1] not in AFTER_LAYERS and "final_norm" not in path:
-            starts_trained |= layers[0]
+            starts_trained |= trained[0]
     stacks = sorted(trained_layers, key=lambda stack: stack[-1] != "first_layers")
     if starts_trained or len({stack[:-1] for stack in stacks}) != 1 or not {stack[-1] for stack in stacks} <= {*LAYERS}:
-        return Untrained(frozen, 0, 0.0)
-    in_order = [(stack, is_trained) for stack in stacks for is_trained in trained_layers[stack]]
-    first = next((number for number, (_, is_trained) in enumerate(in_order) if is_trained), len(in_order))
-    return Untrained(frozen, sum(sizes[stack] for stack, _ in in_order[:first]), first / len(in_order))
+        return {}
+    below = dict.fromkeys(stacks, 0)
+    for stack in stacks:
+        trained = trained_layers[stack]
+        below[stack] = trained.index(True) if True in trained else len(trained)
+        if True in trained:
+            break
+    return below

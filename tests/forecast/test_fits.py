@@ -7,7 +7,7 @@ from gptjax.config import ConfigError
 from gptjax.forecast.fits import SURE, check_fits, likely_bytes, nearest, replaced
 from gptjax.forecast.formula import formula_memory
 from gptjax.forecast.memory import bytes_on_device
-from gptjax.forecast.run import FRACTION
+from gptjax.forecast.room import FRACTION
 
 GIB = 2**30
 LONG = {"data__sequence_length": 8192}  # one row then needs more memory than parameters and optimizer

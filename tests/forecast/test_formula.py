@@ -4,12 +4,16 @@ import csv
 from pathlib import Path
 
 import pytest
+from abstract_runs import planned
 
 from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.formula import formula_needs
+from gptjax.model.families import family_of
+from gptjax.model.flops import product_flops
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
+from gptjax.training.trained import untrained
 
 ROOT = Path(__file__).parents[2]
 with open(ROOT / "experiments" / "memory" / "savings.csv", newline="") as file:
@@ -50,3 +54,33 @@ def test_memory_products_and_sending_are_near_those_of_the_compiled_step(model, 
     assert flops / 1e12 == pytest.approx(float(row["tflops"]), rel=0.01)
     sent = sum(each.times * each.bytes_sent() for each in needs.collectives)
     assert sent / 2**30 == pytest.approx(float(row["sent"]), rel=0.10)
+
+
+LAST_LAYERS = ((".*", "freeze", True), ("layers/(9|10|11)/.*|final_norm/.*|head", "freeze", False))
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor"),
+    [
+        ({}, 1.0),
+        ({"model__lora_rank": 8}, 2 / 3),
+        ({"optimizer__rules": LAST_LAYERS, "model__tied_embeddings": False}, 0.61),
+        ({"optimizer__rules": LAST_LAYERS, "model__tied_embeddings": False, "model__layers": "scan"}, 1.0),
+    ],
+)
+def test_a_frozen_parameter_costs_what_training_counts_for_it(fields, factor):
+    """The products are those of the count of FLOPs per token. A loop over layers computes all of them alike."""
+    made, whole = planned(**{"model__layers": "unroll"} | fields), planned(model__tied_embeddings=False)
+
+    def products(plan):
+        return sum(each.flops * each.times for each in formula_needs(plan).kernels if each.kind == "product")
+
+    def counted(plan):
+        attention = family_of(plan.config.model).flops_per_token(plan.config.data.sequence_length)["causal"]
+        attention -= product_flops(plan.trainer.declared)
+        below = untrained(plan.trainer.declared, plan.trainer.treatments).layers_below
+        return plan.tokens_per_step * (plan.flops_per_token["causal"] - attention * (1 - below * 2 / 3))
+
+    if made.config.model.layers == "unroll":
+        assert products(made) == pytest.approx(counted(made), rel=0.02)
+    assert products(made) / products(whole) == pytest.approx(factor, rel=0.05)

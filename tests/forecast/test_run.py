@@ -4,15 +4,18 @@ import dataclasses
 import io
 
 import pytest
+from abstract_runs import planned
 
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
 from gptjax.display.terminal import Console
 from gptjax.forecast import layouts, outcomes
-from gptjax.forecast.devices import described_place
+from gptjax.forecast.devices import Place, described_place
 from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.memory import bytes_on_device
 from gptjax.forecast.price import Price
-from gptjax.forecast.run import COPY_RATE, FRACTION, fit_of, forecast_run
+from gptjax.forecast.room import FRACTION, PROCESS, fit_of
+from gptjax.forecast.run import COPY_RATE, forecast_run
 from gptjax.forecast.table import forecast_table
 from gptjax.planning import plan
 from gptjax.scaling.laws import LAWS
@@ -84,14 +87,24 @@ def test_price_and_energy_are_of_all_devices_for_the_whole_run():
 
 
 def test_a_step_fits_into_what_jax_can_be_given(monkeypatch):
-    memory = forecast_of()[1].memory
+    made, forecast = forecast_of()
+    memory = forecast.memory
     device = H100.hardware.memory
     monkeypatch.delenv(FRACTION, raising=False)
     large = dataclasses.replace(memory, workspace=memory.workspace + int(0.9 * device) - memory.total)
-    assert fit_of(large, H100).fits and large.total > fit_of(large, H100).available == int(0.75 * device)
+    assert fit_of(large, made, H100).fits and large.total > fit_of(large, made, H100).available == int(0.75 * device)
     monkeypatch.setenv(FRACTION, "0.92")
-    assert large.total < fit_of(large, H100).available
-    assert not fit_of(dataclasses.replace(large, workspace=int(device)), H100).fits
+    assert large.total < fit_of(large, made, H100).available
+    assert not fit_of(dataclasses.replace(large, workspace=int(device)), made, H100).fits
+
+
+def test_on_processors_the_process_and_a_copy_for_saves_need_memory_beside_the_step():
+    made = planned(platform="cpu")
+    needs, beside = formula_needs(made), PROCESS + bytes_on_device(made.abstract_state)
+    for room, fits in ((needs.memory.total, True), (needs.memory.total - 1, False)):
+        host = dataclasses.replace(H100.hardware, platform="cpu", memory=float(room + beside))
+        found = fit_of(needs.memory, made, Place(host, 1, made.devices))
+        assert (found.fits, found.available, found.device) == (fits, room, room + beside)
 
 
 def test_times_and_price_are_calibrated_by_earlier_runs_and_the_table_says_so(monkeypatch, tmp_path):
