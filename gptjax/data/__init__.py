@@ -2,7 +2,7 @@
 
 dataset.py              `open_dataset`, and the batches of a run (start here); order.py: the order of windows
 prepared.py             the format of a prepared folder; tokens.py: its token stream; facts.py: what a plan needs of it
-mixture.py              several folders as one
+mixture.py              several folders as one; loaders.py: the processes that load
 manifest_check.py, verified.py, watched.py    a folder is what its manifest says, and stays so while a run reads it
 windows.py, packing.py  rows of running text: contiguous windows, or whole documents
 pairs.py, conversations.py, labelled.py, preferences.py, prompts.py    rows of the other forms of data
