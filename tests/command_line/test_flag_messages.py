@@ -1,16 +1,22 @@
 """An invalid flag ends in one sentence: the flag as typed, its value, and what is allowed."""
 
 import ast
+import contextlib
+import importlib
+import io
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from commands import run_command
+from commands import REPOSITORY, run_command
 
 import gptjax
+from gptjax.command_line import cli
 from gptjax.command_line.commands import COMMANDS
 from gptjax.config import default, flatten
 
-TINY = "--config=configs/stdlib_tiny.py"
+TINY = f"--config={REPOSITORY}/configs/stdlib_tiny.py"
 WRONG = {  # kind of flag → values that it cannot have
     "integer": ["many", "", "1.5", "1e3", "-1e9"],
     "float": ["hot", "", "1,5", "nan", "-inf"],
@@ -23,9 +29,23 @@ WRONG = {  # kind of flag → values that it cannot have
 def refused(command, *arguments):
     """The error with which a command ends."""
     result = run_command(command, *arguments)
-    assert (result.returncode, result.stdout) == (2, ""), result.stderr
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    return result.stderr.removeprefix("error: ").rstrip("\n")
+    return sentence_of(result.returncode, result.stdout, result.stderr)
+
+
+def refused_here(command, *arguments):
+    """The same, parsed in this process, for the hundreds of flags and fields."""
+    module, out, err = importlib.import_module(f"gptjax.{command}"), io.StringIO(), io.StringIO()
+    argv = [command, *arguments]  # --config.FIELD is looked for in sys.argv
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", argv):
+        with pytest.raises(SystemExit) as ended:
+            cli._parse_flags(module.main, module.flags, 0, argv)
+    return sentence_of(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def sentence_of(status, out, err):
+    assert (status, out) == (2, ""), err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    return err.removeprefix("error: ").rstrip("\n")
 
 
 def flags_of(command):
@@ -42,7 +62,7 @@ ALL_FLAGS = [(command, kind, name) for command in COMMANDS for kind, name in fla
 @pytest.mark.parametrize("command, kind, name", [each for each in ALL_FLAGS if each[1] in WRONG])
 def test_every_flag_of_every_command_refuses_values_of_another_kind(command, kind, name):
     for value in WRONG[kind]:
-        sentence = refused(command, f"--{name}={value}")
+        sentence = refused_here(command, f"--{name}={value}")
         assert sentence.startswith(f"--{name}={value}: must be "), sentence
         assert not any(word in sentence for word in ("literal", "convert", "flag ", "(see", "('")), sentence
 
@@ -75,7 +95,7 @@ def test_every_kind_of_flag_is_covered():
     ],
 )
 def test_the_message_says_what_is_allowed(command, arguments, sentence):
-    assert refused(command, *arguments) == sentence
+    assert refused(command, *arguments) == refused_here(command, *arguments) == sentence
 
 
 @pytest.mark.parametrize(
@@ -93,7 +113,7 @@ def test_the_message_for_a_config_field_says_what_is_allowed(kind, value, allowe
     fields = [field for field, default_value in flatten(default()).items() if type(default_value) is kind]
     assert fields
     for field in fields:
-        sentence = refused("train", TINY, "--workdir=w", f"--config.{field}={value}")
+        sentence = refused_here("train", TINY, "--workdir=w", f"--config.{field}={value}")
         assert sentence.startswith(f"--config.{field}={value}: must be {allowed}"), sentence
 
 
