@@ -33,13 +33,14 @@ WAYS = {"greedy": dict(temperature=0.0), "temperature 0.7": dict(temperature=0.7
 
 
 def prompts() -> dict[str, list[str]]:
-    """Texts to summarise, in which much occurs that an answer repeats, and short questions."""
+    """Texts to summarise and texts whose beginning is quoted, and short questions."""
     draw, text = np.random.default_rng(0), (REPOSITORY / "README.md").read_text()
     starts = draw.integers(0, len(text) - 500, FLAGS.prompts)
     documents = [f"{text[start : start + 400]}\n\nIn short, " for start in starts]
+    quotes = [f"{text[start : start + 300]}\n\nTo quote this:\n\n{text[start : start + 40]}" for start in starts]
     words = [word.strip("`.,:*|()") for word in text.split()]
     asked = draw.choice(sorted({word for word in words if word.isalpha() and len(word) > 5}), FLAGS.prompts)
-    return {"a summary": documents, "a question": [f"What is {word}?\n" for word in asked]}
+    return {"a summary": documents, "a quote": quotes, "a question": [f"What is {word}?\n" for word in asked]}
 
 
 def turn(engine: Engine, texts: list[str], way: dict) -> dict:
