@@ -140,7 +140,8 @@ def train(
     best = BestScore(run.workdir, score, run.windows_scored, start_step)
     notes = notes + best.risen(start_step, checkpoints.best(score.name, run.windows_scored))
     if start_step >= plan.total_steps:
-        notes.append(f"nothing to do: the run is at step {start_step} of {plan.total_steps} (training.duration)")
+        end = f"training.duration = {config.training.duration!r} ends it at step {plan.total_steps}"
+        notes.append(f"nothing to do: the run is at step {start_step}, and {end}; a longer one goes on from there")
         consoles.print_notes(run.console, notes)
         return
     throughput = Throughput(plan.tokens_per_step)

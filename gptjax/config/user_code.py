@@ -56,7 +56,8 @@ def call_in_file(
     fields: Callable[[], ConfigDict] = default,
     keywords: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Calls a function of the file in 'FILE.py' or 'FILE.py:argument', with the argument if there is one.
+    """Calls a function of the file in 'FILE.py' or 'FILE.py:argument', with the argument if there is one. The file may
+    import others in its folder.
 
     Args:
       keywords: further arguments of the function, by name.
@@ -70,6 +71,7 @@ def call_in_file(
     try:
         if not Path(path).is_file():
             raise ConfigError(_no_such_file(path, argument))
+        _search(Path(path).parent)
         names = runpy.run_path(path)
         if not callable(called := names.get(function)):
             raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
@@ -84,6 +86,12 @@ def call_in_file(
     if not isinstance(result, returns):
         raise ConfigError(f"{path}: {function}() must return a {returns.__name__}, not a {type(result).__name__}")
     return result
+
+
+def _search(folder: Path) -> None:
+    """Lets the user's files import modules of this folder. An installed command does not search it by default."""
+    if (name := str(folder.absolute())) not in sys.path:
+        sys.path.append(name)
 
 
 def _no_such_file(path: str, argument: str | None) -> str:
@@ -212,8 +220,7 @@ def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = 
     module_name, _, name = text.partition(":")
     if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
         raise ConfigError(f"{setting}: expected 'module:function', such as 'my_ideas:make'")
-    if (current := str(Path.cwd())) not in sys.path:  # an installed command does not search it by default
-        sys.path.append(current)
+    _search(current := Path.cwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

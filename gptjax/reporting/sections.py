@@ -135,10 +135,11 @@ def load_blocks(facts: RunFacts) -> tuple[Block, ...]:
         lines.append(f"gptjax evaluate --workdir={name} {which} --text=FILE")
     python_which = '"best"' if facts.checkpoint.is_best else '"latest"'
     python = (
-        "from gptjax import tokenizer\nfrom gptjax.training.checkpoint import load_for_inference\n\n"
-        f'params, config, metadata = load_for_inference("{name}", {python_which})\n'
-        f'tokens = tokenizer.load("{name}")'
+        "from gptjax.runs.trained_model import load_trained_model\n\n"
+        f'model = load_trained_model("{name}", {python_which})  # model.params, model.config, model.tokenizer'
     )
+    if kind.writes and facts.config.training.objective != "instruction":  # whose prompts need the chat template
+        python += '\nprint(model.generator().generate(["…"], max_new_tokens=100)[0].text)'
     return (Paragraph("With gptjax, where `RUN` is the run's folder:"), Code("\n".join(lines)), Code(python))
 
 

@@ -32,6 +32,15 @@ def load_corpus(text):
     return load_config(text, corpus.default)
 
 
+def test_a_config_file_imports_others_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "shared_by_configs.py").write_text("WIDTH = 24\n")
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format(line="import shared_by_configs; config.model.width = shared_by_configs.WIDTH"))
+    assert load_config(str(path)).model.width == 24
+    monkeypatch.delitem(sys.modules, "shared_by_configs")
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
