@@ -1,6 +1,7 @@
 """README and guide are correct: the snippet runs as written, links work, and the table of folders is complete."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from guide import snippet
 
 from gptjax.config import validate
 from gptjax.config.user_code import load_config
+from gptjax.corpus import config as corpus
 from gptjax.model.families import validate_model
 from gptjax.sweeping.definition import load_sweep, override
 
@@ -29,14 +31,16 @@ def test_the_snippet_of_the_readme_runs_as_written():
     assert names["logits"].shape == (1, 32, 256) and names["logits"].dtype == "float32"
 
 
-def test_the_guides_config_and_sweep_are_valid(tmp_path, monkeypatch):
+def test_the_guides_config_corpus_and_sweep_are_valid(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    for name in ("my_config.py", "my_sweep.py"):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("my_config.py", "my_corpus.py", "my_sweep.py"):
         (tmp_path / name).write_text(snippet(f"# {name}"))
     config = load_config(f"{tmp_path}/my_config.py:large")
     validate(config)
     validate_model(config)
     assert (config.model.num_layers, load_config(f"{tmp_path}/my_config.py").model.num_layers) == (8, 4)
+    corpus.validate(load_config(f"{tmp_path}/my_corpus.py", corpus.default))
     sweep = load_sweep(f"{tmp_path}/my_sweep.py")
     assert len(sweep.points) == 16
     override(load_config(sweep.config), {**sweep.settings, **sweep.points[-1].settings})

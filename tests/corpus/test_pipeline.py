@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
@@ -233,11 +235,16 @@ def test_a_corpus_of_few_documents_is_split_by_tails_by_default(tmp_path, count,
         assert sum(documents.values()) == count and documents["validation"]
 
 
-def test_a_corpus_without_documents_is_refused_with_the_reason(tmp_path):
-    (tmp_path / "a.txt").write_text("")
+@pytest.mark.parametrize("name, reason", [("a.txt", "empty or blank: 1"), ("a.jsonl", ""), ("a.parquet", "")])
+def test_a_corpus_without_documents_is_refused_with_the_reason(tmp_path, name, reason):
+    if name == "a.parquet":
+        pq.write_table(pa.table({"body": ["x", "y"], "title": ["a", "b"]}), tmp_path / name)
+    else:
+        (tmp_path / name).write_text('{"body": "x", "title": "a"}\n' * 2 if name == "a.jsonl" else "")
+    reason = reason or f"no text in field 'text': 2, such as {tmp_path}/{name}:1, which has body, title"
     made = default()
-    made.sources = (source(name="one", kind="text", path=f"{tmp_path}/a.txt"),)
-    with pytest.raises(ConfigError, match=r"no document in 1 file \(empty or blank: 1\)"):
+    made.sources = (source(name="one", kind="text", path=f"{tmp_path}/{name}"),)
+    with pytest.raises(ConfigError, match=re.escape(f"no document in 1 file ({reason})")):
         prepare(made, tmp_path / "out")
 
 

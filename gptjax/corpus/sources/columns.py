@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from gptjax.corpus.sources.opening import bare_name, is_remote
+from gptjax.corpus.sources.opening import bare_name, is_remote, open_file
 from gptjax.corpus.sources.streams import Unreadable
 
 ROWS = 256  # read at once
@@ -20,6 +20,14 @@ def parquet_batches(file: BinaryIO, names: Sequence[str], groups: Sequence[int] 
         groups = range(table.num_row_groups) if groups is None else groups
         columns = [name for name in names if name in table.schema_arrow.names]
         yield from table.iter_batches(batch_size=ROWS, row_groups=list(groups), columns=columns)
+
+
+def column_names(path: str) -> list[str]:
+    """The names of a Parquet file's columns."""
+    import pyarrow.parquet
+
+    with open_file(path) as file:
+        return pyarrow.parquet.read_schema(file).names
 
 
 def arrow_batches(file: BinaryIO, names: Sequence[str]) -> Iterator[Any]:

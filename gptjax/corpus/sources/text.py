@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sysconfig
+import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import BLANK, Document, is_blank
 from gptjax.corpus.formats import encoding
-from gptjax.corpus.sources import KEPT, UNREADABLE, Piece, begins
-from gptjax.corpus.sources.columns import arrow_errors, parquet_batches, rows
+from gptjax.corpus.sources import KEPT, UNREADABLE, Piece, begins, skip
+from gptjax.corpus.sources.columns import arrow_errors, column_names, parquet_batches, rows
 from gptjax.corpus.sources.limits import READING
 from gptjax.corpus.sources.opening import bare_name, find_files, once, open_file, open_stream
 from gptjax.corpus.sources.records import decode, json_values, parts, split
@@ -27,6 +28,7 @@ OPTIONS = {
     "separator": "",  # separates the documents of a .txt, .md or .py file; none: a file is one document
     **READING,
 }
+_NO_TEXT = "no text in field {!r}"
 STANDARD_LIBRARY = "python-stdlib"
 # Tests are most of the library's bytes and little of its prose; the others do not belong to the library.
 STANDARD_LIBRARY_LEAVES_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__")
@@ -107,17 +109,23 @@ def _json_records(path: str, options: Mapping[str, Any], skipped: Counter[str]) 
             # JSON can escape a lone surrogate, which is not valid UTF-8 either.
             yield number, text.encode("utf-8", "surrogatepass")
         else:
-            skipped[f"no text in field {options['text_field']!r}"] += 1
+            has = _listed(value) if isinstance(value, dict) else "no fields"
+            skip(skipped, _NO_TEXT.format(options["text_field"]), f"{path}:{number}, which has {has}")
 
 
 def _parquet_rows(path: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[int, bytes]]:
-    field = options["text_field"]
+    field, has = options["text_field"], ""
     with arrow_errors(path), open_file(path) as file:
         for number, row in enumerate(rows(parquet_batches(file, [field])), 1):
             if isinstance(text := row.get(field), bytes):
                 yield number, text
             else:
-                skipped[f"no text in field {field!r}"] += 1
+                has = has or _listed(column_names(path))
+                skip(skipped, _NO_TEXT.format(field), f"{path}:{number}, which has {has}")
+
+
+def _listed(fields: Iterable[str]) -> str:
+    return textwrap.shorten(", ".join(map(str, fields)) or "no fields", 200, placeholder=" …")
 
 
 def _text(raw: bytes, uri: str, encoding_errors: str, skipped: Counter[str]) -> str | None:

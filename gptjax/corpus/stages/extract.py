@@ -121,5 +121,6 @@ class Extract(CorpusStage):
         if of_all.places:
             corpus.sections["skipped_at"] = dict(sorted(of_all.places.items()))
         if not corpus.shards:
-            counts = ", ".join(f"{reason}: {count}" for reason, count in sorted(of_all.items()))
+            places = {reason: f", such as {some[0]}" for reason, some in of_all.places.items()}
+            counts = "; ".join(f"{reason}: {count}{places.get(reason, '')}" for reason, count in sorted(of_all.items()))
             raise ConfigError(f"no document in {counted(corpus.listing.pieces.total(), 'file')} ({counts})")
