@@ -214,6 +214,9 @@ def load_generators(
 
 def start_engine(generator: Generator, adapters: dict[str, Generator], notes: Console) -> Engine:
     began = time.perf_counter()
+    notes.print(
+        f"compiling for {counted(NUM_SLOTS.value, 'slot')}: some seconds, on a busy machine a minute", style="dim"
+    )
     engine = Engine(
         generator,
         num_slots=NUM_SLOTS.value,
