@@ -30,7 +30,7 @@ class Fit:
       device: bytes of memory of a device; 0: unknown.
       available: the bytes that a step may take with the current settings.
       most: the most that it may take with any settings.
-      beside: what the rest of the memory is for.
+      beside: what takes the rest, as the beginning of a sentence.
     """
 
     device: int
@@ -45,10 +45,10 @@ def fit_of(memory: Memory, made: Plan, place: Place) -> Fit:
     device = int(place.hardware.memory)
     if place.hardware.platform == "gpu":
         available, most = int(memory_fraction() * device), int(MOST_FRACTION * device)
-        return Fit(device, available, most, memory.total <= most, f"JAX leaves, by {FRACTION}")
+        return Fit(device, available, most, memory.total <= most, f"by {FRACTION}, JAX leaves")
     rest = beside_steps(made)
     available = max(device - rest, 0)
-    beside = "the process itself needs, and a copy of the state for saves" if rest else ""
+    beside = "the process itself and copies for saves take" if rest else ""
     return Fit(device, available, available, not device or memory.total <= available, beside)
 
 

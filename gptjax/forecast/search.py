@@ -311,5 +311,6 @@ def _refuse_least(goal: Goal, able: list[Choice], price: Price | None) -> None:
     time = counted(math.ceil(seconds), "second")
     raise ConfigError(
         f"{goal.flag}: buys nothing useful; the least that does is {time} on {where}{costs}, "
-        f"for {least.name} on {tokens} tokens"
+        f"for {least.name} on {tokens} tokens (a useful run has at least {LEAST_STEPS} steps, of training.batch_size = "
+        f"{least.config.training.batch_size} rows, and {LEAST_TOKENS:g} token per parameter)"
     )

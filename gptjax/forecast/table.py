@@ -151,7 +151,7 @@ def _memory(forecast: Forecast) -> Group:
         table.add_row("on the host", bytes_text(memory.host), "")
     if fit.device:
         rest = fit.device - fit.available
-        given = f"{bytes_text(rest)} of it {fit.beside}" if rest else ""
+        given = f"{fit.beside} {bytes_text(rest)} of it" if rest else ""
         table.add_row("a device has", bytes_text(fit.device), given)
     lines: list[RenderableType] = [Text("memory per device", style="bold cyan"), table]
     if fit.fits and memory.total > fit.available:
