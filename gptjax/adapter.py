@@ -25,8 +25,8 @@ from gptjax.display.terminal import Console
 from gptjax.files.paths import CONFIG, existing_run, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
-from gptjax.training.checkpoint import load_for_inference, saved_config
 from gptjax.training.checkpoint_format import start_save
+from gptjax.training.checkpoint_loading import load_for_inference, saved_config
 from gptjax.training.metrics import init_monitor
 from gptjax.training.state import TrainState
 from gptjax.training.writers import write_whole

@@ -32,7 +32,7 @@ from gptjax.inference.classify import classify
 from gptjax.inference.prompts import read_prompts
 from gptjax.model.families import reading_family_of
 from gptjax.settings import Settings
-from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint_loading import load_for_inference
 from gptjax.training.objectives import make_objective
 from gptjax.training.run_metadata import check_tokenizer
 

@@ -54,7 +54,7 @@ from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
 from gptjax.runs.comparison import check_plot
 from gptjax.training.averaged import load_average
-from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint_loading import load_for_inference
 from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()

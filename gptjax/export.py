@@ -53,8 +53,8 @@ from gptjax.reporting.document import Code
 from gptjax.reporting.exports import folder_blocks
 from gptjax.settings import ModelSettings
 from gptjax.tokenizer import Tokenizer
-from gptjax.training.checkpoint import load_for_inference
 from gptjax.training.checkpoint_format import hash_of_params
+from gptjax.training.checkpoint_loading import load_for_inference
 from gptjax.training.run_metadata import check_tokenizer
 
 SOURCES, GENERATION = "source_tokenizer", "generation_config.json"

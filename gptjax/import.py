@@ -44,8 +44,8 @@ from gptjax.model.families import family_named, family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings, freeze, thaw
 from gptjax.tokenizer import Tokenizer
-from gptjax.training.checkpoint import load_for_inference, saved_metadata
 from gptjax.training.checkpoint_format import hash_of_params, start_save
+from gptjax.training.checkpoint_loading import load_for_inference, saved_metadata
 from gptjax.training.metrics import init_monitor
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState

@@ -41,7 +41,8 @@ from gptjax.runs.training_run import TrainingRun, held_workdir, open_run
 from gptjax.settings import freeze
 from gptjax.training import console as consoles
 from gptjax.training.best import BestScore
-from gptjax.training.checkpoint import JUDGED_BY, Checkpoints
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoint_folder import JUDGED_BY
 from gptjax.training.companions import COMPANIONS
 from gptjax.training.hardware import bytes_per_device, described, memory
 from gptjax.training.history import record_start

@@ -20,7 +20,7 @@ from gptjax.model.families import family_of
 from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint import load_for_inference, load_params, saved_config
+from gptjax.training.checkpoint_loading import load_for_inference, load_params, saved_config
 from gptjax.training.run_metadata import BASE
 
 pytestmark = pytest.mark.slow

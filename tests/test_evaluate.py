@@ -14,7 +14,8 @@ from table_answerer import CHOICES, choice_rows, write_task
 from gptjax import config as configs
 from gptjax.settings import freeze
 from gptjax.training.averaged import load_average
-from gptjax.training.checkpoint import Checkpoints, load_for_inference
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoint_loading import load_for_inference
 from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 

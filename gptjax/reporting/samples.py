@@ -20,7 +20,7 @@ from gptjax.inference.generate import Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
 from gptjax.settings import Settings
-from gptjax.training.checkpoint import load_for_inference
+from gptjax.training.checkpoint_loading import load_for_inference
 from gptjax.training.run_metadata import check_tokenizer
 
 FOLDER = "samples"

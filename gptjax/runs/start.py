@@ -15,8 +15,9 @@ from gptjax.model import lora
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.planning import Plan
-from gptjax.training.checkpoint import Checkpoints, load_params, saved_metadata
+from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.checkpoint_format import hash_of_params
+from gptjax.training.checkpoint_loading import load_params, saved_metadata
 from gptjax.training.companions import identities
 from gptjax.training.run_metadata import (
     BASE,

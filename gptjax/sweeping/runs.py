@@ -27,7 +27,7 @@ from gptjax.planning import Plan, plan
 from gptjax.settings import Settings, freeze
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
-from gptjax.training.checkpoint import saved_steps
+from gptjax.training.checkpoint_loading import saved_steps
 from gptjax.training.objectives import make_objective
 from gptjax.training.writers import FILE_NAME, read_metrics
 

@@ -21,7 +21,8 @@ rollout.py, rewards.py  texts that the model writes itself, and their rewards
 
 Checkpoints:
 
-checkpoint.py           which to keep, save and load; checkpoint_format.py: one of them on disk
+checkpoint.py           saves those of a run and restores them; checkpoint_format.py: one of them on disk
+checkpoint_folder.py    which there are, and the best of them; checkpoint_loading.py: what other code reads of a run
 snapshot.py             a copy of the state while the next step runs; saved_together.py: a save by several processes
 checksum.py             whether arrays are what was saved; frozen_parameters.py: arrays that all checkpoints share
 run_metadata.py         what a checkpoint says of its run, and which config may continue it

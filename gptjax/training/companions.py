@@ -25,8 +25,8 @@ from gptjax.parallel.pipeline import check_pipeline
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings
-from gptjax.training.checkpoint import load_params, saved_config, saved_metadata, saved_steps
 from gptjax.training.checkpoint_format import hash_of_params
+from gptjax.training.checkpoint_loading import load_params, saved_config, saved_metadata, saved_steps
 from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
 
 COMPANIONS = "companions"  # key in the metadata of checkpoints and in history.jsonl: name → identity

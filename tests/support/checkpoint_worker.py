@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from gptjax.model.tree import map_with_path
-from gptjax.training import checkpoint, checkpoint_format
+from gptjax.training import checkpoint_folder, checkpoint_format
 from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.checkpoint_format import CheckpointError
 from gptjax.training.state import TrainState
@@ -100,7 +100,7 @@ def hammer(workdir: Path) -> None:
 
 def read_from_a_bad_disk() -> None:
     """Makes only this process see step 7 as missing, step 6 as damaged and step 5 as unreadable."""
-    load, steps, read_metadata = checkpoint_format._load, checkpoint._steps, checkpoint_format.read_metadata
+    load, steps, read_metadata = checkpoint_format._load, checkpoint_folder.steps_in, checkpoint_format.read_metadata
 
     def bad_load(path: Path, parts: dict) -> dict:
         if path.name == "5":
@@ -115,7 +115,7 @@ def read_from_a_bad_disk() -> None:
         return read_metadata(path.with_name("70") if path.name == "7" else path)
 
     checkpoint_format._load, checkpoint_format.read_metadata = bad_load, read_bad_metadata
-    checkpoint._steps = lambda directory: [step for step in steps(directory) if step != 7]
+    checkpoint_folder.steps_in = lambda directory: [step for step in steps(directory) if step != 7]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 from orbax.checkpoint.experimental.v1._src.metadata import serialization
 
 from gptjax.data import Dataset
-from gptjax.training import checkpoint, checkpoint_format
+from gptjax.training import checkpoint_folder, checkpoint_format
 
 
 def nan(step: str) -> None:
@@ -47,14 +47,14 @@ def flipped(step: str) -> None:
 
 def unseen(step: str) -> None:
     """This process does not see this checkpoint, as on a slow network file system."""
-    steps, read_metadata = checkpoint._steps, checkpoint_format.read_metadata
+    steps, read_metadata = checkpoint_folder.steps_in, checkpoint_format.read_metadata
 
     def read_seen_metadata(path: Path) -> dict:
         if path.name == step:
             raise checkpoint_format.CheckpointError(f"checkpoint {path} is not there")
         return read_metadata(path)
 
-    checkpoint._steps = lambda folder: [number for number in steps(folder) if number != int(step)]
+    checkpoint_folder.steps_in = lambda folder: [number for number in steps(folder) if number != int(step)]
     checkpoint_format.read_metadata = read_seen_metadata
 
 

@@ -26,8 +26,9 @@ from waiting import PATIENCE, until
 from gptjax.config import ConfigError, default, flatten, from_json, to_json
 from gptjax.settings import freeze
 from gptjax.training import checkpoint_format, checksum
-from gptjax.training.checkpoint import CheckpointError, Checkpoints, load_for_inference, load_params, saved_steps
-from gptjax.training.checkpoint_format import hash_of_params
+from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoint_format import CheckpointError, hash_of_params
+from gptjax.training.checkpoint_loading import load_for_inference, load_params, saved_steps
 from gptjax.training.checksum import checksums
 from gptjax.training.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
 

@@ -18,7 +18,7 @@ from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.runs.start import check_start
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer
-from gptjax.training.checkpoint import saved_metadata
+from gptjax.training.checkpoint_loading import saved_metadata
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.writers import read_metrics

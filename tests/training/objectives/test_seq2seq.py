@@ -12,7 +12,7 @@ from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint import load_params
+from gptjax.training.checkpoint_loading import load_params
 from gptjax.training.objectives import make_objective
 from gptjax.training.writers import read_metrics
 
