@@ -111,9 +111,10 @@ def test_loader_processes_do_not_change_batches(folder, prepared, open_, workers
     ],
 )
 def test_a_loader_process_that_dies_or_hangs_ends_the_run_with_a_sentence(folder, open_, monkeypatch, number, message):
-    monkeypatch.setattr(loaders, "SILENCE", 2)
     batches = open_(folder).batches(0, ROWS, workers=2)
-    next(batches)
+    for _ in range(2):  # until both have started, which takes longer
+        next(batches)
+    monkeypatch.setattr(loaders, "SILENCE", 2)
     os.kill(multiprocessing.active_children()[0].pid, number)
     with pytest.raises(RunError, match=rf"{message}.*; the same command resumes from the last checkpoint"):
         for _ in range(100):
