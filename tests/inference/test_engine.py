@@ -588,7 +588,7 @@ def test_what_a_text_with_proposals_leaves_is_right_for_the_next_prompt(generato
 def test_a_text_that_fills_its_row_leaves_the_right_keys_while_its_neighbour_goes_on(generator, monkeypatch):
     """Steps also write into rows that are done, behind what these have read."""
     monkeypatch.setattr(shapes, "FEWEST_SLOTS", 24)
-    engine = Engine(generator, num_slots=2, piece=8)
+    engine = Engine(generator, num_slots=3, piece=8)  # of the shapes of other tests
     engine.metrics.is_up = True  # without `start`, so that both are there at the first step
     engine._thread = threading.Thread(target=engine._steps.run, daemon=True)
     full, other = "fifteen tokens.", "abc"

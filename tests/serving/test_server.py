@@ -158,6 +158,9 @@ def test_metrics_are_prometheus_text_and_count_what_happened(address, client):
     assert after[key] - before[key] == used.completion_tokens == 5
     key = ("gptjax_http_requests_total", "/v1/completions", "200")
     assert after[key] - before[key] == 1
+    assert (
+        after[("gptjax_proposed_tokens_total", None, None)] == 0 == after[("gptjax_accepted_tokens_total", None, None)]
+    )
     assert after[("gptjax_up", None, None)] == 1 and ("process_resident_memory_bytes", None, None) in after
 
 
