@@ -527,7 +527,10 @@ def repeating_requests():
         ("abcd abcd", dict(max_tokens=25, seed=3, logit_bias=few, repetition_penalty=1.1, top_k=4, n=3)),
         ("aaaa", dict(max_tokens=30, seed=4, logit_bias=few, stop=["cd", "ab d"])),
         ("aaaa", dict(max_tokens=30, seed=5, logit_bias=few, stop_token_ids=[ord("c")], min_tokens=6, top_p=0.9)),
-        ("ab" * 15, dict(max_tokens=None, seed=6, logit_bias=few, ignore_eos=True)),  # to the end of the context
+        (
+            "ab" * 15,
+            dict(max_tokens=None, seed=6, logit_bias=few, ignore_eos=True, logprobs=1),
+        ),  # to the end of the context
         ("ab" * 23 + "a", dict(max_tokens=None, temperature=0.0)),  # which has room for one more
     ):
         yield prompt, SamplingParams(**settings)
