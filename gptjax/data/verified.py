@@ -8,17 +8,16 @@ not detected; delete `verified` in the cache folder to hash everything again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import xxhash
 
 from gptjax.data.watched import file_state
 from gptjax.files import write_aside
-from gptjax.files.folders import cache_folder
+from gptjax.files.folders import cache_folder, in_turn
 
 
 def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], None]) -> None:
@@ -27,7 +26,7 @@ def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], Non
     Raises what `check` raises; files that were verified before are still recorded.
     """
     note = cache_folder() / "verified" / f"{xxhash.xxh3_64_hexdigest(os.path.realpath(folder).encode())}.json"
-    with _held(note):
+    with in_turn(note.with_suffix(".lock")):
         known = _read(note)
         try:
             for entry in entries:
@@ -37,17 +36,6 @@ def hash_once(folder: Path, entries: Sequence[dict], check: Callable[[dict], Non
                     known[entry["name"]] = now
         finally:
             _write(note, known)
-
-
-@contextlib.contextmanager
-def _held(note: Path) -> Iterator[None]:
-    """Lets one process at a time enter. If no file can be locked, each process does the work itself."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            note.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(note.with_suffix(".lock"), "w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _read(note: Path) -> dict:

@@ -23,6 +23,7 @@ from gptjax.display.formatting import counted
 from gptjax.evaluation.tasks import core
 from gptjax.evaluation.tasks.metrics import METRICS, Metric
 from gptjax.files import write_aside
+from gptjax.files.folders import LOCK, in_turn
 from gptjax.files.json_files import parsed
 
 FOLDER, FILE, HUB_FOLDER = "evaluation", "results.json", ".eval_results"
@@ -48,18 +49,18 @@ def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[s
       sections: 'tasks', 'averages', 'text', 'harness' … → name → result.
     """
     identity = json.loads(json.dumps(identity))
-    results: dict[str, Any] = {"evaluated": identity}
-    if (folder / FILE).exists():
-        earlier = read_results(folder / FILE)
-        results = earlier if earlier.get("evaluated") == identity else results
-    for section, found in sections.items():
-        results[section] = results.get(section, {}) | dict(found)
-    now = datetime.datetime.now(datetime.UTC)
-    results |= {"date": now.isoformat(timespec="seconds"), "versions": versions_of(LIBRARIES)}
-    folder.mkdir(parents=True, exist_ok=True)
-    with write_aside(folder / FILE) as file:
-        file.write((json.dumps(_finite(results), indent=1, ensure_ascii=False) + "\n").encode())
-    _write_for_hub(folder / HUB_FOLDER, results.get("tasks", {}), now)
+    with in_turn(folder / LOCK):  # another process may evaluate other tasks of the same checkpoint
+        results: dict[str, Any] = {"evaluated": identity}
+        if (folder / FILE).exists():
+            earlier = read_results(folder / FILE)
+            results = earlier if earlier.get("evaluated") == identity else results
+        for section, found in sections.items():
+            results[section] = results.get(section, {}) | dict(found)
+        now = datetime.datetime.now(datetime.UTC)
+        results |= {"date": now.isoformat(timespec="seconds"), "versions": versions_of(LIBRARIES)}
+        with write_aside(folder / FILE) as file:
+            file.write((json.dumps(_finite(results), indent=1, ensure_ascii=False) + "\n").encode())
+        _write_for_hub(folder / HUB_FOLDER, results.get("tasks", {}), now)
     return results
 
 

@@ -51,6 +51,16 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def in_turn(lock: Path) -> Iterator[None]:
+    """Lets one process at a time into the block; others wait. Where the file `lock` cannot be locked, nobody waits."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(open(lock, "a")), fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def removed_if_useless(folder: Path, is_of_use: Callable[[Path], bool]) -> Iterator[None]:
     """If the block fails, removes the folder and its parents, as far as the block created them.
 

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import threading
 
 import pytest
 import yaml
@@ -36,6 +37,22 @@ def test_results_of_one_checkpoint_are_kept_together(tmp_path):
     assert found["evaluated"] == {"step": 1} and found["versions"]["sacrebleu"]
     results.write_results(tmp_path, {"step": 2}, {"tasks": {"other": one["quiz"]}})
     assert list(results.read_results(tmp_path / "results.json")["tasks"]) == ["other"]
+
+
+def test_evaluations_that_end_at_the_same_time_keep_each_others_results(tmp_path, monkeypatch):
+    """As when the tasks of a checkpoint are divided over processes."""
+    other = threading.Thread(target=results.write_results, args=(tmp_path, {"step": 1}, {"text": {"wiki": {}}}))
+
+    def versions(names):  # called after the earlier results have been read
+        if threading.current_thread() is not other:
+            other.start()
+            other.join(0.3)  # it waits for its turn
+        return {}
+
+    monkeypatch.setattr(results, "versions_of", versions)
+    results.write_results(tmp_path, {"step": 1}, {"text": {"books": {}}})
+    other.join()
+    assert results.read_results(tmp_path / "results.json")["text"].keys() == {"wiki", "books"}
 
 
 def test_a_result_says_what_was_evaluated(tmp_path):
