@@ -118,11 +118,7 @@ def main(argv: list[str]) -> None:
     print(f"jax {jax.__version__}, {FLAGS.layers} layers, {FLAGS.repeats} turns\n")
     print("| matrices | ms | processor ms |\n|---|---|---|")
     for form in FORMS:
-        columns = (
-            f"{statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f})"
-            for each in (clock[form], processor[form])
-        )
-        print(f"| {form} | {' | '.join(columns)} |")
+        print(f"| {form} | {summary(clock[form])} | {summary(processor[form])} |")
 
 
 if __name__ == "__main__":
