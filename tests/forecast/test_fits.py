@@ -7,7 +7,7 @@ from gptjax.config import ConfigError
 from gptjax.forecast.fits import SURE, check_fits, likely_bytes, nearest, replaced
 from gptjax.forecast.formula import formula_memory
 from gptjax.forecast.memory import bytes_on_device
-from gptjax.forecast.room import FRACTION
+from gptjax.forecast.room import FRACTION, ROOM, beside_steps
 
 GIB = 2**30
 LONG = {"data__sequence_length": 8192}  # one row then needs more memory than parameters and optimizer
@@ -37,6 +37,13 @@ def test_a_run_is_refused_only_if_the_formula_is_sure():
     for fields in ({"optimizer__rules": (("embedding", "freeze", True),)}, {"model__num_experts": 4}):
         unsure = planned(**fields)  # experts, and the activations below frozen parameters, are estimated badly
         assert "may not fit" in check_fits(unsure, round(0.99 * formula_memory(unsure).total / SURE["gpu"]))
+
+
+def test_what_the_process_itself_needs_is_not_for_steps():
+    made = planned(platform="cpu")
+    least = likely_bytes(made) / ROOM["cpu"]
+    assert check_fits(made, round(1.0001 * (least + beside_steps(made)))) == ""
+    assert "may not fit" in check_fits(made, round(1.0001 * least))
 
 
 def test_the_nearest_that_fits_is_named_and_is_the_smallest_change(monkeypatch):

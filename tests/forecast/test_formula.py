@@ -3,17 +3,19 @@
 import csv
 from pathlib import Path
 
+import jax
 import pytest
 from abstract_runs import planned
 
 from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
-from gptjax.forecast.formula import formula_needs
+from gptjax.forecast.formula import UPDATED, formula_needs
+from gptjax.forecast.kernels import Kernel
 from gptjax.model.families import family_of
 from gptjax.model.flops import product_flops
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
-from gptjax.training.trained import untrained
+from gptjax.training.trained import trained_only, untrained
 
 ROOT = Path(__file__).parents[2]
 with open(ROOT / "experiments" / "memory" / "savings.csv", newline="") as file:
@@ -84,3 +86,25 @@ def test_a_frozen_parameter_costs_what_training_counts_for_it(fields, factor):
     if made.config.model.layers == "unroll":
         assert products(made) == pytest.approx(counted(made), rel=0.02)
     assert products(made) / products(whole) == pytest.approx(factor, rel=0.05)
+
+
+def test_layers_below_all_that_is_trained_run_forward_only():
+    """Nine of twelve: in attention, 2.5 of 3.5 passes are backward, and in kernels without products, two of three."""
+    fields = dict(model__layers="unroll", model__tied_embeddings=False)
+    frozen, whole = planned(optimizer__rules=LAST_LAYERS, **fields), planned(**fields)
+
+    def work(made, kind, of):
+        return sum(of(each) for each in formula_needs(made).kernels if each.kind == kind)
+
+    flops = [work(made, "attention", lambda each: each.flops * each.times) for made in (frozen, whole)]
+    assert flops[0] / flops[1] == pytest.approx((3 * 3.5 + 9) / (12 * 3.5), rel=0.01)
+    times = [
+        max(each.times for each in formula_needs(made).kernels if each.kind == "other") for made in (frozen, whole)
+    ]
+    assert times[0] / times[1] == pytest.approx((3 * 3 + 9) / (12 * 3))
+
+
+def test_the_optimizer_moves_what_is_trained_only():
+    made = planned(model__lora_rank=8)
+    adapters = sum(leaf.size for leaf in jax.tree.leaves(trained_only(made.trainer.declared, made.trainer.treatments)))
+    assert Kernel("other", 0.0, False, UPDATED * adapters / 4, 4) in formula_needs(made).kernels

@@ -54,6 +54,17 @@ def test_the_lowest_loss_in_a_time_is_of_the_size_between_the_extremes(family):
     assert longer.parameters > best.parameters and longer.loss < best.loss
 
 
+def test_sizes_that_the_law_cannot_tell_apart_are_called_about_as_good():
+    near = {layers: config_of(layers, 1024) for layers in (8, 12, 13, 14, 16)}
+    best, *others = choose(Goal("seconds", 3600.0, "--hours=1"), candidates(near, "H100"), None)
+    alike = [other for other in others if other.loss - best.loss < 0.005]
+    assert 0 < len(alike) < len(others)
+    for other in others:
+        assert ("about as good" in other.reason) == (other in alike)
+        if other in alike:
+            assert ("but larger" in other.reason) == (other.parameters > best.parameters)
+
+
 def test_the_cheapest_way_to_a_loss_reaches_it_and_says_which_size_cannot(family):
     wanted = 3.2
     choices = choose(Goal("loss", wanted, "--loss=3.2"), candidates(family, "H100", 8), None)
