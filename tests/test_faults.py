@@ -86,6 +86,12 @@ def left_behind(workdir, *known):
     return living
 
 
+def without_output(workdir):
+    """Removes what earlier processes have written, so that only the next ones are read."""
+    for path in workdir.glob("output*.txt"):
+        path.unlink()
+
+
 def start_four(runs, workdir, *more, environments=None):
     marked = {
         number: {"WORKDIR_OF_TEST": str(workdir)} | dict((environments or {}).get(number, {})) for number in range(4)
@@ -99,6 +105,7 @@ def start_four(runs, workdir, *more, environments=None):
 def killed(runs, workdir, victim, moment):
     """Kills the process during a step, or while it writes its part of a checkpoint."""
     for attempt in range(10):
+        without_output(workdir)
         processes = start_four(runs, workdir)
         try:
             moment(workdir, processes[victim], random.Random(attempt))
@@ -174,8 +181,7 @@ def test_one_fault_after_another(runs, unbroken, faults):
     workdir = runs.folder / faults[0][0].__name__
     for fault, *arguments in faults:
         fault(runs, workdir, *arguments)
-        for path in workdir.glob("output*.txt"):
-            path.unlink()
+        without_output(workdir)
     saved = saved_steps(workdir)  # none, if each fault came before the first
     runs.finish_several(workdir, *FOUR)
     assert not saved or f"resumed from step {max(saved)}" in output(workdir, 0)
@@ -274,8 +280,7 @@ def five_checkpoints(runs, unbroken):
     """The uninterrupted run as if it had been killed after step 20, with three checkpoints damaged in different
     ways."""
     workdir = shutil.copytree(unbroken, runs.folder / "five checkpoints")
-    for path in workdir.glob("output*"):
-        path.unlink()
+    without_output(workdir)
     for folder in (workdir / "checkpoints").iterdir():
         if folder.name not in ("4", "8", "12", "16", "20"):
             shutil.rmtree(folder)
