@@ -76,6 +76,11 @@ def rooms() -> list[str]:
     return sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES.values()} - {"__init__"})
 
 
+def folders() -> list[str]:
+    """All rooms, and the rooms inside them: 'corpus', 'corpus/stages' …"""
+    return sorted(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*/__init__.py"))
+
+
 @pytest.mark.parametrize("room", rooms())
 def test_a_room_imports_only_from_rooms_below_it(room):
     wrong = []
@@ -103,8 +108,9 @@ def test_no_files_import_one_another_in_a_circle():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the files
 
 
-@pytest.mark.parametrize("room", ["config", "data", "model", "parallel", "training"])
-def test_the_map_of_a_room_names_all_of_its_files(room):
+@pytest.mark.parametrize("room", folders())
+def test_the_map_of_a_room_names_all_of_its_files_and_inner_rooms(room):
     text = (PACKAGE / room / "__init__.py").read_text(encoding="utf-8").split('"""')[1]
     files = {path.name for path in (PACKAGE / room).glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"(?<![/\w])\w+\.py", text)) == files
+    assert {path.parent.name for path in (PACKAGE / room).glob("*/__init__.py")} <= set(re.findall(r"(\w+)/", text))

@@ -1,1 +1,8 @@
-"""What all commands share: their start and end, flags, help, and messages about wrong flags."""
+"""What all commands share: their start and end, flags, help, and messages about wrong flags.
+
+cli.py              starts and ends every command (start here); commands.py: the list of commands
+flags.py            the flags of a command; flag_messages.py: what is said about wrong ones; help.py: --help
+runtime.py          a cache of compiled programs, and memory
+driver_messages.py  leaves out what XLA writes on a machine without a GPU driver
+typed_lines.py      lines that a person types
+"""

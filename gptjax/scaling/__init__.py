@@ -1,1 +1,6 @@
-"""Scaling laws: published ones as data (`laws`), repeated data (`repetition`), and fits to your own runs (`fit`)."""
+"""Scaling laws.
+
+laws.py             published ones, as data
+repetition.py       the loss when text is repeated
+fit.py              a law fitted to your own runs
+"""

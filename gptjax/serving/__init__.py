@@ -8,6 +8,7 @@ answers.py     a request's generations, from the engine's threads to the server'
 responses.py   the JSON of answers; tokens.py: tokens as strings, with their places in the text
 stream.py      the same in pieces, as server-sent events
 guards.py      token, host, origin, size of the body: before a request is read
+tokenizing.py  tokens of texts and texts of tokens, as clients ask for them
 counting.py    what /metrics shows
 models.py      what a server serves: a run, and adapters over it
 process.py     the process around the application: sockets, signals, the end

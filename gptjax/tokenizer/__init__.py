@@ -2,9 +2,9 @@
 tokenizers of Hugging Face.
 
 interface.py             the interface
-sentencepiece_model.py   SentencePiece models
+sentencepiece_model.py   SentencePiece models; words.py, merges.py: the same ids, faster
 bytes_and_characters.py  tokenizers that need no training
-huggingface.py           tokenizer.json of the `tokenizers` library
+huggingface.py           tokenizer.json of the `tokenizers` library; byte_level.py: how it writes bytes
 loading.py               from a file, a prepared folder, a run, or a folder of Hugging Face
 training.py              learns a vocabulary from text
 sentencepiece_file.py    reads settings from the file of a SentencePiece model

@@ -2,13 +2,28 @@
 
   find(path, options) -> list[Piece]                       the pieces, in a fixed order; those that are left out
                                                            unread are included, to be counted (read_piece)
-  libraries(uri, options) -> tuple[str, ...]               the libraries that decide its documents (libraries.py)
+  libraries(uri, options) -> tuple[str, ...]               the libraries that decide its documents (corpus/libraries.py)
   read(piece, options, skipped) -> Iterator[Document]      the documents; bad ones are counted and skipped
 
 `read` tells `begins` which document, row or member of an archive it is at, so that one that ends the process is left
 out the next time. It counts in `skipped`, by reason; `skip` also keeps the places of the first rows. A reason that
 begins with UNREADABLE is a failure; the share of failures in a source is limited. A reason that begins with KEPT counts
 documents that were kept nevertheless. For any other reason, documents were left out on purpose.
+
+Kinds of source, with what only they use:
+
+text.py, books.py, code.py      files of text; books; source code
+web.py, wikipedia.py            web.py reads archives by warc.py, and takes the text of pages by pages.py
+papers.py                       LaTeX, JATS, PDF and others
+tables.py                       a document per row; columns.py: rows of Parquet and Arrow files
+pairs.py, labelled.py, preferences.py, chat_preferences.py, conversations.py     examples in rows; rows.py reads them
+
+What they share:
+
+listing.py                      the pieces of all sources, grouped into tasks
+opening.py                      files, local or remote, as streams.py; archives.py: members of zip archives
+decompression.py                decoders that return no more than is wanted; limits.py: memory and time of one file
+records.py                      a stream, cut into lines, records or values
 """
 
 from __future__ import annotations

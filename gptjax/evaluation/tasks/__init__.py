@@ -4,8 +4,17 @@
   results = run_tasks(tasks, answerer, Subject(identity), folder)
   write_results(folder, results, …)
 
-A card (card.py) describes a task. A reader (readers.py) turns its file into rows. A kind (kinds.py) turns a row into
-requests, and the answers into an item's record. metrics.py computes scores from the records.
+From a file to scores, in this order:
+
+card.py             a card describes a task: where its data are, how to ask, what to measure
+readers.py          a reader turns the file of data into rows
+template.py         prompts with {fields} of a row
+kinds.py            a kind turns a row into requests, and the answers into an item's record
+task.py             a task with its items, checked before anything is computed
+run.py              asks a model all items; records.py: each answer on disk as soon as it is known
+answers.py          the score of one generated answer; metrics.py: the scores of a task, with standard errors
+contamination.py    which items the training text contains
+core.py             CORE, an average over 22 tasks
 """
 
 from __future__ import annotations

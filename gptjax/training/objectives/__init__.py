@@ -1,4 +1,15 @@
-"""Training objectives: one file for each, and a row here that gives its name in a config."""
+"""Training objectives: one file for each, and a row here that gives its name in a config.
+
+objective.py                  the interface (start here)
+next_token.py                 pretraining of decoders; masked.py: of encoders
+seq2seq.py, completion.py     pairs of texts, by an encoder–decoder or a decoder
+classification.py             labelled texts
+instruction.py                conversations
+preference.py                 one answer rather than another: DPO, IPO
+reference.py                  the model to which preference.py and grpo.py compare the trained one
+on_policy.py                  what the model writes itself is the data; grpo.py: it is rewarded
+distillation.py               a larger model's probabilities; on_policy_distillation.py: on the student's own texts
+"""
 
 from __future__ import annotations
 
