@@ -13,7 +13,7 @@ from gptjax.corpus.config import default, source
 def get_config(arg="data/books,data/code"):
     paths = arg.split(",")
     if len(paths) != 2 or not all(paths):
-        raise ConfigError(f"books_and_code:{arg}: expected two folders, BOOKS,CODE")
+        raise ConfigError(f"configs/corpus/books_and_code.py:{arg}: expected two folders, BOOKS,CODE")
     config = default()
     config.sources = (
         source(name="books", kind="books", path=paths[0], language="en", unwrap=True),

@@ -41,7 +41,9 @@ CRAWL_FILES = "s3://commoncrawl/crawl-data/{}/segments/*/warc/*-00[0-3]??.warc.g
 def get_config(arg="data/raw,CC-MAIN-2024-51"):
     raw, _, crawl = arg.partition(",")
     if not (raw and crawl):
-        raise ConfigError(f"common_crawl_100b:{arg}: expected RAW,CRAWL: a folder, and a crawl's name or files")
+        raise ConfigError(
+            f"configs/corpus/common_crawl_100b.py:{arg}: expected RAW,CRAWL: a folder, and a crawl's name or files"
+        )
     config = default()
     config.sources = (
         source(name="books", kind="books", path=f"{raw}/books", weight=2.0, unwrap=True),

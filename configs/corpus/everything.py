@@ -37,7 +37,9 @@ def get_config(arg="data/raw"):
             name = "web_documents" if place.endswith("_docs") else kind
             found.append(source(name=name, kind=kind, path=",".join(folders), recipe="web" if "web" in name else None))
     if not found:
-        raise ConfigError(f"everything:{arg}: must contain one of {', '.join(place for _, place in SOURCES)}")
+        raise ConfigError(
+            f"configs/corpus/everything.py:{arg}: must contain one of {', '.join(place for _, place in SOURCES)}"
+        )
     config.sources = tuple(found)
     config.tokenizer.vocab_size = 32_000
     return config

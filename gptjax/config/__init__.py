@@ -9,7 +9,7 @@ access.py         the default config, and its fields by their dotted names
 durations.py      "300M tokens" in steps
 validation.py     what is allowed
 saved.py          config.json, and the hash of a config
-user_code.py      config files, and functions that a config names
+user_code.py      config files; named_functions.py: functions that a config names
 base_run.py       a config that continues from another run
 meanings.py       every field with its default, its meaning and what is allowed
 """

@@ -1,4 +1,4 @@
-"""Runs Python that the user wrote: config and sweep files, and functions named as 'module:function' in a config.
+"""Runs Python files that the user wrote: configs, sweeps and roads. named_functions.py has single functions.
 
 Such code may contain mistakes. Any error in it becomes a `ConfigError` that names the line of the user's file, never a
 line of a library that the file called.
@@ -6,19 +6,17 @@ line of a library that the file called.
 
 from __future__ import annotations
 
+import ast
 import difflib
-import functools
-import hashlib
-import importlib
 import inspect
+import linecache
 import os
-import platform
 import runpy
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,8 +24,6 @@ from ml_collections import ConfigDict
 import gptjax
 from gptjax.config.access import default, suggestion
 from gptjax.errors import ConfigError
-
-# --- Config and sweep files ---------------------------------------------------------------------------------------
 
 
 def path_and_argument(text: str) -> tuple[str, str | None]:
@@ -71,7 +67,7 @@ def call_in_file(
     try:
         if not Path(path).is_file():
             raise ConfigError(_no_such_file(path, argument))
-        _search(Path(path).parent)
+        search_in(Path(path).parent)
         names = runpy.run_path(path)
         if not callable(called := names.get(function)):
             raise ConfigError(f"{path}: must define {function}(){suggestion(function, names)}")
@@ -88,7 +84,7 @@ def call_in_file(
     return result
 
 
-def _search(folder: Path) -> None:
+def search_in(folder: Path) -> None:
     """Lets the user's files import modules of this folder. An installed command does not search it by default."""
     if (name := str(folder.absolute())) not in sys.path:
         sys.path.append(name)
@@ -136,25 +132,27 @@ def _check_argument(
 
 def _what_went_wrong(error: BaseException, path: str, argument: str | None, fields: Callable[[], ConfigDict]) -> str:
     """Describes an error in a user's file in one sentence, with the line of that file."""
-    if isinstance(error, SyntaxError) and _is_same(error.filename, path):
+    if isinstance(error, SyntaxError) and is_same_file(error.filename, path):
         source = " ".join((error.text or "").split())
         return f"{path}, line {error.lineno}: {error.msg}" + (f", in {source!r}" if source else "")
     frames = list(traceback.walk_tb(error.__traceback__))
-    line = next((line for frame, line in reversed(frames) if _is_same(frame.f_code.co_filename, path)), None)
+    line = next((line for frame, line in reversed(frames) if is_same_file(frame.f_code.co_filename, path)), None)
     place = path if line is None else f"{path}, line {line}"
     if isinstance(error, ConfigError):
-        own = line is None or _is_same(frames[-1][0].f_code.co_filename, path)
+        own = line is None or is_same_file(frames[-1][0].f_code.co_filename, path)
         return str(error) if own else f"{place}: {error}"  # an error that the file itself raised needs no line
     if isinstance(error, SystemExit):
         return f"{place}: it ends the program with exit status {error.code!r}, but should return"
     of_field = _wrong_field(error.__traceback__, fields)
     if of_field:
         return f"{place}: {of_field}"
+    if isinstance(error, KeyError) and (known := _looked_up_in(error, path)):
+        return f"{place}: {error}: expected one of {', '.join(known)}{suggestion(str(error.args[0]), known)}"
     given = "" if argument is None else f" (its argument is {argument!r})"
     return f"{place}: {type(error).__name__}: {error}{given}"
 
 
-def _is_same(one: str | None, other: str) -> bool:
+def is_same_file(one: str | None, other: str) -> bool:
     return one is not None and (one == other or Path(one).absolute() == Path(other).absolute())
 
 
@@ -178,6 +176,26 @@ def _wrong_field(trace: TracebackType | None, fields: Callable[[], ConfigDict]) 
     return f"unknown field {field}{suggestion(field, list(_names(fields())))}"
 
 
+def _looked_up_in(error: KeyError, path: str) -> list[str]:
+    """The keys of the dict in which a line of the file did not find a key: of `SIZES` in `SIZES[arg]`, or of a dict
+    that is written there; [] if another expression failed, or one over several lines."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = traceback.extract_tb(error.__traceback__)
+    if not is_same_file(places[-1].filename, path) or places[-1].lineno != places[-1].end_lineno:
+        return []
+    line = linecache.getline(places[-1].filename, places[-1].lineno or 0).encode()
+    try:
+        lookup = ast.parse(line[places[-1].colno : places[-1].end_colno], mode="eval").body
+    except SyntaxError:
+        return []
+    looked_up = lookup.value if isinstance(lookup, ast.Subscript) else None
+    if isinstance(looked_up, ast.Dict):
+        return [str(key.value) for key in looked_up.keys if isinstance(key, ast.Constant)]
+    names = {**frames[-1].f_globals, **frames[-1].f_locals}
+    found = names.get(looked_up.id) if isinstance(looked_up, ast.Name) else None
+    return list(map(str, found)) if isinstance(found, dict) else []
+
+
 def _names(config: Mapping, prefix: str = "") -> Iterable[str]:
     """Yields the dotted names of all sections and fields."""
     for name, value in config.items():
@@ -194,115 +212,3 @@ def _name_of_section(section: ConfigDict, config: ConfigDict, name: str = "") ->
     return next(
         (found for key, value in inner if (found := _name_of_section(section, value, f"{name}.{key}"))), ""
     ).lstrip(".")
-
-
-# --- Functions named in a config ------------------------------------------------------------------------------------
-
-
-def is_named(text: str) -> bool:
-    """Whether a value such as that of `optimizer.name` names a user's function as 'module:function'."""
-    return ":" in text
-
-
-def named_function(field: str, text: str, takes: int | tuple[int, ...] | None = None) -> Callable:
-    """Imports the function that 'module:function' names. The module may also be a file in the current folder.
-
-    Only functions and classes that the module itself defines are accepted, so that a config cannot name others.
-
-    Args:
-      field: the config field, for messages.
-      takes: how many positional arguments the function must take, or several such numbers; None: not checked.
-
-    Raises:
-      ConfigError: the module or function does not exist, the module fails, or the function takes other arguments.
-    """
-    setting = f"{field} = {text!r}"
-    module_name, _, name = text.partition(":")
-    if not (all(part.isidentifier() for part in module_name.split(".")) and name.isidentifier()):
-        raise ConfigError(f"{setting}: expected 'module:function', such as 'my_ideas:make'")
-    _search(current := Path.cwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"{setting}: there is no module {module_name} in {current} or among those installed"
-            ) from None
-        raise ConfigError(f"{setting}: {_place(error, module_name)}: {error}") from error
-    except SyntaxError as error:
-        raise ConfigError(f"{setting}: {error.filename}, line {error.lineno}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{setting}: {_place(error, module_name)}: {type(error).__name__}: {error}") from error
-    _hash_of(module)  # cached now, while the file is still as imported
-    function = getattr(module, name, None)
-    its_own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
-    if not callable(function) or getattr(function, "__module__", None) != module_name:
-        raise ConfigError(f"{setting}: {module_name} defines no function {name}{suggestion(name, its_own)}")
-    if takes is not None:
-        allowed = (takes,) if isinstance(takes, int) else takes
-        try:
-            number = num_arguments(function)
-        except ValueError:  # a function that is not written in Python
-            raise ConfigError(f"{setting}: {name} does not say which arguments it takes") from None
-        if number not in allowed:
-            raise ConfigError(
-                f"{setting}: {name}{inspect.signature(function)} must take {' or '.join(map(str, allowed))} "
-                f"argument{'s' if allowed != (1,) else ''}, which GUIDE.md describes ('Your own ideas')"
-            )
-    return function
-
-
-def code_hash(text: str) -> str | None:
-    """Returns a hash of the file that defines 'module:function', as it was when this process imported it.
-
-    Other modules that it imports are not included. A module without a file, such as a builtin one, is identified by a
-    version. Returns None if this process has not imported the module.
-    """
-    module = sys.modules.get(text.partition(":")[0])
-    return None if module is None else _hash_of(module)
-
-
-@functools.cache
-def _hash_of(module: ModuleType) -> str:
-    try:
-        loader: Any = module.__loader__
-        return hashlib.sha256(loader.get_data(module.__file__)).hexdigest()[:16]  # also from a zip archive
-    except (AttributeError, OSError, TypeError):
-        if module.__name__ in sys.builtin_module_names:
-            return f"Python {platform.python_version()}"
-        return str(getattr(module, "__version__", "unknown"))
-
-
-def num_arguments(function: Callable) -> int:
-    """Returns how many positional arguments without a default a function has."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    return sum(parameter.kind in kinds and parameter.default is inspect.Parameter.empty for parameter in parameters)
-
-
-def called(field: str, text: str, call: Callable[[], Any]) -> Any:
-    """Returns `call()`, which calls the function that `text` names in `field`.
-
-    Raises:
-      ConfigError: the function fails; the message names the field and the line.
-      MemoryError: as the function raised it.
-    """
-    try:
-        return call()
-    except (ConfigError, MemoryError):
-        raise
-    except Exception as error:
-        place = _place(error, text.partition(":")[0])
-        raise ConfigError(f"{field} = {text!r}: {place}: {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _place(error: BaseException, module_name: str) -> str:
-    """Returns 'FILE, line N' for the last line of the module that an error passed through, or else of another file."""
-    file = getattr(sys.modules.get(module_name), "__file__", None) or f"{module_name.replace('.', '/')}.py"
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [place for place in frames if _is_same(place[0], file)] or frames[-1:]
-    return f"{own[-1][0]}, line {own[-1][1]}"

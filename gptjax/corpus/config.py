@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gptjax.config import ConfigError, check_fields, check_values, get, suggestion
-from gptjax.config.user_code import named_function
+from gptjax.config.named_functions import named_function
 from gptjax.conversation import load_template
 from gptjax.corpus import sources
 from gptjax.corpus.cleaning import config as cleaning

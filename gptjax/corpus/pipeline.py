@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from gptjax.config.user_code import code_hash
+from gptjax.config.named_functions import code_hash
 from gptjax.corpus.engine import Stage, TaskExecutor, run_stage
 from gptjax.corpus.forms import LABELLED, PAIRS, form_of
 from gptjax.corpus.manifest import WORK, clear, make_manifest, write_manifest

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from gptjax.config.user_code import called, is_named
+from gptjax.config.named_functions import called, is_named
 from gptjax.model import lora
 from gptjax.model.classifier import ClassifierFamily
 from gptjax.model.decoder_family import DecoderFamily

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 
 from gptjax.config import ConfigError, suggestion
-from gptjax.config.user_code import is_named, named_function
+from gptjax.config.named_functions import is_named, named_function
 from gptjax.model import lora
 from gptjax.model.checks import check_length
 from gptjax.model.flops import CAUSAL_LAYERS

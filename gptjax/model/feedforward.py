@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.config import ConfigError
-from gptjax.config.user_code import called, named_function, num_arguments
+from gptjax.config.named_functions import called, named_function, num_arguments
 from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.lora import linear

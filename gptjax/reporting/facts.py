@@ -10,7 +10,7 @@ from typing import Any
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, RunError, hash_of
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.data.facts import DataFacts
 from gptjax.evaluation.harness import harness_table
 from gptjax.evaluation.paired import Evaluated

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, Units, flatten, from_json, get, suggestion, validate
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.data.facts import DataFacts
 from gptjax.display.formatting import count_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET, Score

@@ -11,7 +11,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from gptjax.config import ConfigError, from_json, get
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.files.paths import CONFIG, existing_run, local_path
 from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import abstract_params

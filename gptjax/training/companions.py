@@ -16,7 +16,7 @@ import flax.struct
 from jax.sharding import AbstractMesh, Mesh
 
 from gptjax.config import ConfigError, get
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.model.families import family_named, reading_family_of
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis

@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from gptjax.config import ConfigError
-from gptjax.config.user_code import called, is_named, named_function
+from gptjax.config.named_functions import called, is_named, named_function
 from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.settings import OptimizerSettings

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gptjax.config.user_code import called, is_named, named_function
+from gptjax.config.named_functions import called, is_named, named_function
 from gptjax.evaluation.tasks import answers
 
 Reward = Callable[[str, str, str], float]

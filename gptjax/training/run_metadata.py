@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError, default, flatten, get, to_json
-from gptjax.config.user_code import code_hash, is_named
+from gptjax.config.named_functions import code_hash, is_named
 from gptjax.display.differences import differences, with_lines
 from gptjax.files.json_files import parsed
 from gptjax.model.lora import FIELDS as ADAPTER_FIELDS

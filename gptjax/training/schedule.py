@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.config import ConfigError, Units, default
-from gptjax.config.user_code import called, is_named, named_function
+from gptjax.config.named_functions import called, is_named, named_function
 from gptjax.display.formatting import counted
 from gptjax.settings import ScheduleSettings, Settings, allowed_values, freeze
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.mixture_of_experts import ROUTER_BIAS

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gptjax.config import ConfigError, check_rule
-from gptjax.config.user_code import is_named
+from gptjax.config.named_functions import is_named
 from gptjax.model.parameters import LAYERS, Parameter
 from gptjax.model.tree import leaves_by_path
 from gptjax.settings import OptimizerSettings, Rule, allowed_values

@@ -65,7 +65,8 @@ def test_missing_subfolders_have_no_source(tmp_path):
 
 @pytest.mark.parametrize("name", ["everything:/nowhere", "books_and_code:a", "common_crawl_100b:raw"])
 def test_invalid_arguments_are_refused(name):
-    with pytest.raises(ConfigError, match=rf"{name}: (expected|must contain)"):
+    file, _, argument = name.partition(":")
+    with pytest.raises(ConfigError, match=rf"^configs/corpus/{file}\.py:{argument}: (expected|must contain)"):
         load(name)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gptjax.config import ConfigError, suggestion
-from gptjax.config.user_code import called, code_hash, is_named, named_function
+from gptjax.config.named_functions import called, code_hash, is_named, named_function
 from gptjax.corpus.cleaning.statistics import DUPLICATE
 
 EMPTY = "empty"  # nothing is left of it

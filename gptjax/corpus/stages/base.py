@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptjax.config import ConfigError
-from gptjax.config.user_code import named_function
+from gptjax.config.named_functions import named_function
 from gptjax.corpus.engine import Task
 from gptjax.corpus.plain import plain
 

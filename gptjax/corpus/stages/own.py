@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
-from gptjax.config.user_code import called, code_hash, named_function
+from gptjax.config.named_functions import called, code_hash, named_function
 from gptjax.corpus.documents import DocumentWriter, is_blank
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_place

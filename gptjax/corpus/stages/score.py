@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptjax.config import ConfigError
-from gptjax.config.user_code import called, code_hash, named_function
+from gptjax.config.named_functions import called, code_hash, named_function
 from gptjax.corpus.cleaning.rules import Rule
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_set_aside

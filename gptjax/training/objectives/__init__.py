@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 
 from gptjax.config import ConfigError, suggestion
-from gptjax.config.user_code import called, is_named, named_function
+from gptjax.config.named_functions import called, is_named, named_function
 from gptjax.model.families import FAMILIES, family_named
 from gptjax.settings import Settings
 from gptjax.training.objectives.classification import Classification

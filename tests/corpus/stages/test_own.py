@@ -66,10 +66,10 @@ def module(tmp_path, monkeypatch):
         forget(name)
 
     def forget(name):
-        from gptjax.config import user_code
+        from gptjax.config import named_functions
 
         sys.modules.pop(name, None)
-        user_code._hash_of.cache_clear()
+        named_functions._hash_of.cache_clear()
 
     make("my_stages", SHORTEN)
     make("my_whole_stage", WHOLE)
