@@ -40,6 +40,7 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     parts: list[RenderableType] = [Text("sizes", style="bold cyan"), table]
     if len(choices) > SHOWN:
         parts.append(Text(f"and {len(choices) - SHOWN} worse", style="dim"))
+    parts += [Text(f"the best has {note}", style="dim") for note in choices[0].notes]
     if (passes := choices[0].passes) > 1:
         parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
     parts.append(Text(f"losses by {LAW.source}, for text like the paper's; they only rank sizes", style="dim"))

@@ -20,13 +20,13 @@ from gptjax.forecast.outcomes import Calibration, calibrate
 from gptjax.forecast.price import Price
 from gptjax.forecast.room import Fit, fit_of
 from gptjax.forecast.step import Needs
+from gptjax.forecast.tuning import FORWARD
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
 from gptjax.scaling.repetition import ON_C4, DiminishingReturns
 from gptjax.training.frozen_parameters import split
 from gptjax.training.hardware import measured_peak
 
-FORWARD = 1 / 3  # time of evaluation per token, as a fraction of a training step's
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
 # Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
 # a node of CPUs, from memory to memory (experiments/throughput).

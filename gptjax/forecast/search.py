@@ -23,6 +23,7 @@ from gptjax.forecast.memory import Memory
 from gptjax.forecast.price import Price
 from gptjax.forecast.room import FRACTION, fit_of
 from gptjax.forecast.run import dense_size, law_loss, peak_of_device
+from gptjax.forecast.tuning import EVALUATED, FORWARD, evaluated, tuned
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
 from gptjax.planning import resolve
@@ -30,11 +31,13 @@ from gptjax.scaling.laws import DEFAULT, LAWS
 
 LAW = LAWS[DEFAULT]
 EPOCHS = 4  # up to this many passes over a text are nearly as useful as new text (arXiv:2305.16264)
+NEAREST = 3  # sizes that are tried at least
 AROUND = 5.0  # sizes up to this factor below and above the law's optimum are tried
 LEAST_TOKENS, LEAST_STEPS = 1.0, 100  # tokens per parameter, and steps, below which training is useless
 MOST_TOKENS = 1e16
 ALIKE = 0.005  # nats per token; the law's constants are not known well enough to tell sizes with closer losses apart
-BESIDE = 0.01  # fraction of a budget for evaluations and saves
+BESIDE = 0.01  # fraction of a budget for saves, and for what else is not a step
+ROUNDS = 3  # the batch depends on the tokens, these on the speed, and this on the batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,9 @@ class Choice:
     Attributes:
       tokens, seconds, loss, cost: None if it cannot be trained, or cannot reach the goal.
       passes: passes over the text at hand; 0 if the text never repeats.
+      config: the candidate's, with a batch, learning rates and evaluations that suit its tokens.
       layouts: all layouts that were tried, the best first.
+      notes: what changed in the config, and why.
       reason: why it is not the best; '' for the best.
     """
 
@@ -92,6 +97,7 @@ class Choice:
     loss: float | None = None
     cost: float | None = None
     passes: float = 0.0
+    notes: tuple[str, ...] = ()
     reason: str = ""
 
     @property
@@ -130,7 +136,7 @@ def without_best(goal: Goal, choices: Sequence[Choice], compiled: Memory, price:
     """
     best, *others = choices
     layouts = ways.without_best(best.layouts, compiled, best.place)
-    again = Choice(best.name, best.config, best.place, best.parameters, layouts)
+    again = Choice(best.name, best.config, best.place, best.parameters, layouts, notes=best.notes)
     return _ranked(goal, [_trained(goal, again, price), *others], price)
 
 
@@ -152,15 +158,15 @@ def _ranked(goal: Goal, choices: list[Choice], price: Price | None) -> list[Choi
 
 
 def _worth_trying(goal: Goal, candidates: list[Candidate]) -> list[Candidate]:
-    """The candidates near the size that the law recommends."""
-    if len(candidates) < 3:
+    """The candidates near the size that the law recommends, and at least the NEAREST ones."""
+    if len(candidates) <= NEAREST:
         return candidates
     wanted = _wanted_size(goal, candidates[0].place)
     sizes = {candidate.name: candidate.parameters for candidate in candidates}
     largest = wanted * AROUND * (1 if math.isinf(goal.unique) else 4)  # more parameters make up for too little text
     near = [each for each in candidates if wanted / AROUND <= sizes[each.name] <= largest]
-    nearest = min(candidates, key=lambda each: abs(math.log(sizes[each.name] / wanted)))
-    return near or [nearest]
+    nearest = sorted(candidates, key=lambda each: abs(math.log(sizes[each.name] / wanted)))[:NEAREST]
+    return near if len(near) > len(nearest) else nearest
 
 
 def _around_the_limit(goal: Goal, candidates: list[Candidate], price: Price | None) -> list[Choice]:
@@ -186,10 +192,26 @@ def _wanted_size(goal: Goal, place: Place) -> float:
 
 
 def _choice(goal: Goal, candidate: Candidate, price: Price | None) -> Choice:
-    layouts = layouts_of(candidate.config, candidate.data, candidate.place)
+    """The candidate with its results, and with a batch that suits the tokens that it trains on."""
+    found = _with_config(goal, candidate, candidate.config, (), price)
+    for _ in range(ROUNDS if goal.kind != "fit" else 0):
+        if found.tokens is None:
+            break
+        changes = tuned(candidate.config, found.tokens, candidate.place.count)
+        config = ways.with_fields(candidate.config, changes.fields)
+        if config.to_dict() == found.config.to_dict():
+            break
+        found = _with_config(goal, candidate, config, changes.notes, price)
+    return found
+
+
+def _with_config(
+    goal: Goal, candidate: Candidate, config: ConfigDict, notes: tuple[str, ...], price: Price | None
+) -> Choice:
+    layouts = layouts_of(config, candidate.data, candidate.place)
     made = layouts[0].plan
     parameters = made.parameters.total if made else candidate.parameters
-    return _trained(goal, Choice(candidate.name, candidate.config, candidate.place, parameters, layouts), price)
+    return _trained(goal, Choice(candidate.name, config, candidate.place, parameters, layouts, notes=notes), price)
 
 
 def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
@@ -197,7 +219,7 @@ def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
     made, rate = found.layout.plan, found.layout.tokens_per_second
     if not rate or made is None:
         return found
-    tokens = _tokens(goal, found.size, rate, float(made.total_tokens))
+    tokens = _tokens(goal, found, rate, float(made.total_tokens))
     if tokens is None:
         return found
     if goal.kind == "loss":  # the shortest useful run goes below an easy one
@@ -210,10 +232,12 @@ def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
     return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)
 
 
-def _tokens(goal: Goal, parameters: float, rate: float, planned: float) -> float | None:
+def _tokens(goal: Goal, found: Choice, rate: float, planned: float) -> float | None:
     """The tokens on which a size trains for this goal; None: it cannot reach the goal."""
+    parameters = found.size
     if goal.kind == "seconds":
-        return goal.amount * (1 - BESIDE) * rate
+        tokens = goal.amount * (1 - BESIDE) * rate
+        return tokens * (1 - min(FORWARD * evaluated(found.config, tokens) / tokens, EVALUATED))
     if goal.kind == "text":
         return EPOCHS * goal.unique
     if goal.kind == "fit":
@@ -311,6 +335,7 @@ def _refuse_least(goal: Goal, able: list[Choice], price: Price | None) -> None:
     time = counted(math.ceil(seconds), "second")
     raise ConfigError(
         f"{goal.flag}: buys nothing useful; the least that does is {time} on {where}{costs}, "
-        f"for {least.name} on {tokens} tokens (a useful run has at least {LEAST_STEPS} steps, of training.batch_size = "
-        f"{least.config.training.batch_size} rows, and {LEAST_TOKENS:g} token per parameter)"
+        f"for {least.name} on {tokens} tokens (a useful run has at least {LEAST_STEPS} steps, here of "
+        f"{counted(least.config.training.batch_size, 'row')}, and {LEAST_TOKENS:g} token for each of its "
+        f"{least.parameters:,} parameters)"
     )

@@ -12,7 +12,7 @@ from gptjax.forecast.choices import chosen_config, write_config
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.layouts import layouts_of
 from gptjax.forecast.price import Price
-from gptjax.forecast.search import LAW, Candidate, Goal, choose
+from gptjax.forecast.search import LAW, LEAST_TOKENS, Candidate, Goal, choose
 from gptjax.planning import plan
 
 DATA = DataFacts(512)
@@ -70,8 +70,11 @@ def test_the_cheapest_way_to_a_loss_reaches_it_and_says_which_size_cannot(family
     choices = choose(Goal("loss", wanted, "--loss=3.2"), candidates(family, "H100", 8), None)
     able = [choice for choice in choices if choice.loss is not None]
     assert [choice.seconds for choice in able] == sorted(choice.seconds for choice in able)
-    for choice in able:
-        assert choice.loss == pytest.approx(wanted, abs=0.002)
+    for choice in able:  # the largest gets there before a run of its size is of any use
+        assert choice.loss == pytest.approx(wanted, abs=0.002) or choice.tokens == pytest.approx(
+            LEAST_TOKENS * choice.parameters, rel=0.01
+        )
+        assert choice.loss < wanted + 0.002
     repeated = choose(Goal("loss", wanted, "--loss=3.2", unique=1.2e8), candidates(family, "H100"), None)
     assert repeated[0].passes > 1 and repeated[0].tokens == pytest.approx(1.2e8 * repeated[0].passes)
     assert [choice.reason for choice in repeated if choice.loss is None and "stays above" in choice.reason]
