@@ -96,8 +96,8 @@ def load_chat() -> tuple[Chat, str, Adapters]:
     templates = [fingerprint.get("template"), *(adapter.template for adapter in loaded.values())]
     if not (template := next(filter(None, templates), None)):
         raise ConfigError(
-            f"--workdir={WORKDIR.value}: the run was trained on {fingerprint.get('windows', 'text')} data, not on "
-            "conversations: fine-tune it by configs/instructions.py, or let gptjax sample continue a text"
+            f"--workdir={WORKDIR.value}: the run was not trained on conversations: train it on some with "
+            f"configs/instructions.py:{WORKDIR.value}, or let gptjax sample continue a text"
         )
     renderer = Renderer(template_of(template, "template"), model.tokenizer)
     options: dict[str, Any] = {"end_id": renderer.end_id, "weights": WEIGHTS.value}

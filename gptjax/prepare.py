@@ -190,7 +190,7 @@ ESCAPES = flags.DEFINE_bool(
 )
 SHARD_TOKENS = flags.DEFINE_integer("shard_tokens", 1 << 28, "Tokens per file.")
 SEED = flags.DEFINE_integer("seed", 0, "Random seed for the split and for the text that the tokenizer learns from.")
-FIELD_FLAGS = {  # config field → its flag; a message about such a field names the flag instead
+FIELD_FLAGS = {  # config field → its flag
     "tokenizer.name": TOKENIZER,
     "tokenizer.vocab_size": VOCAB_SIZE,
     "tokenizer.source_name": SOURCE_TOKENIZER,
@@ -226,6 +226,13 @@ SHORT_FORMS = {
     "conversations": CONVERSATIONS,
 }
 
+# A field that a message names → the flag that it names instead, where flags and not a config describe the corpus.
+FLAG_OF_FIELD = {
+    **{field: flag.name for field, flag in FIELD_FLAGS.items()},
+    **{f"{source}.path": flag.name for source, flag in SHORT_FORMS.items()},
+    **{f"{split}.path": files.name for split, (files, _) in GIVEN_SPLITS.items()},
+}
+
 LATER_FIELDS = (
     *("stages", "tokenizer.source_name", "tokenizer.source_vocab_size", "split.validation_documents"),
     *("split.test_fraction", "split.test_documents", "template", "least_failures", "scores", "documents"),
@@ -237,7 +244,7 @@ INPUT_SHARD_MEGABYTES = 8  # small, so that even a small corpus keeps every core
 
 def main(argv: list[str]) -> None:
     console = Console()
-    with cli.fields_named_by_flags({} if CONFIG.value else {field: flag.name for field, flag in FIELD_FLAGS.items()}):
+    with cli.fields_named_by_flags({} if CONFIG.value else FLAG_OF_FIELD):
         make_corpus(console)
 
 

@@ -200,7 +200,7 @@ def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkey
 
     monkeypatch.setattr(trained_model, "load_for_inference", of_a_run_on_text)
     assert said(f"--workdir={tmp_path}/run", "--adapter=odd").out == adapted.out  # by the template of the adapter
-    with pytest.raises(ConfigError, match="not on conversations"):
+    with pytest.raises(ConfigError, match=r"not trained on conversations: .* configs/instructions\.py:"):
         said(f"--workdir={tmp_path}/run")
     with pytest.raises(ConfigError, match="--adapter=none: must be a folder"):
         said(f"--workdir={tmp_path}/run", "--adapter=odd", "--adapter=none")

@@ -238,7 +238,12 @@ def test_user_errors_end_in_one_line(corpus, tmp_path):
     single = f"--input={tmp_path / 'one.txt'}"
     for flags, message in [
         ([], "give one of --input, --pairs, --labelled, --preferences, --conversations and --config"),
-        ([f"--input={tmp_path / 'nowhere'}", output], "no such file or folder"),
+        ([f"--input={tmp_path / 'nowhere'}", output], f"--input: '{tmp_path / 'nowhere'}': no such file or folder"),
+        (
+            [f"--pairs={tmp_path / 'mine'}", output],
+            f"--pairs='{tmp_path / 'mine'}': no file that a 'pairs' source reads",
+        ),
+        ([single, f"--test_input={tmp_path / 'no'}", output], f"--test_input: '{tmp_path / 'no'}': no such file"),
         ([f"--input={corpus}", output, "--vocab_size=8192"], "--vocab_size=8192: larger than this corpus can give, at"),
         ([single, output, "--split_by=document"], "there is one document; --split_by='tail' holds out"),
         ([single, output, "--validation_fraction=2"], "--validation_fraction=2.0: must be in [0, 1)"),

@@ -67,6 +67,8 @@ def call_in_file(
     try:
         if not Path(path).is_file():
             raise ConfigError(_no_such_file(path, argument))
+        if Path(path).suffix != ".py":
+            raise ConfigError(f"{path}: must be a Python file, whose name ends in .py{_in_a_run(Path(path).parent)}")
         search_in(Path(path).parent)
         names = runpy.run_path(path)
         if not callable(called := names.get(function)):
@@ -104,8 +106,18 @@ def _no_such_file(path: str, argument: str | None) -> str:
     close = difflib.get_close_matches(here.name.removesuffix(".py"), by_name, n=1, cutoff=0.6)
     like = [os.path.relpath(by_name[name]) for name in close]
     like = [f"{file}:{argument}" if argument else file for file in like]
-    problem = f"{path} is a folder, not a Python file" if here.is_dir() else f"there is no file {path}"
+    if here.is_dir():
+        problem = f"{path} is a folder, not a Python file{_in_a_run(here)}"
+    else:
+        problem = f"there is no file {path}"
     return problem + (f"; did you mean {like[0]}?" if like else "")
+
+
+def _in_a_run(folder: Path) -> str:
+    """Says how a run is continued, if the folder is that of a run; '' if it is not."""
+    if not (folder / "config.json").is_file():
+        return ""
+    return f"; the run continues with the config file of its first start and --workdir={folder}"
 
 
 def _check_argument(

@@ -155,8 +155,8 @@ def _check_fit(path: str, kind: Any, sources: Sequence[TokenSource]) -> None:
     for source in sources:
         if source.form not in kind.FORMS:
             raise ConfigError(
-                f"data.path = {path!r}: {source.folder} holds {OBJECTIVES_OF[source.form]}, and "
-                f"training.objective reads {' or '.join(kind.FORMS)}"
+                f"data.path = {path!r}: {source.folder} holds {OBJECTIVES_OF[source.form]}; "
+                f"the training.objective of this run reads {' or '.join(kind.FORMS)}"
             )
     first, *others = sources
     for other in others:

@@ -155,9 +155,19 @@ def test_for_a_missing_file_the_most_similar_one_is_suggested(tmp_path, monkeypa
     assert problem.startswith(f"there is no file {typed.partition(':')[0]}") or not typed
 
 
-def test_a_folder_is_not_a_config_file(tmp_path):
+def test_a_folder_or_another_file_is_not_a_config_file(tmp_path):
+    (tmp_path / "config.txt").write_bytes(b"\0\xff")
     with pytest.raises(ConfigError, match=f"^{tmp_path} is a folder, not a Python file$"):
         load_config(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"config\.txt: must be a Python file, whose name ends in \.py$"):
+        load_config(f"{tmp_path}/config.txt")
+
+
+def test_a_run_is_not_a_config_file_and_the_message_says_how_it_continues(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": true}')
+    for text in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ConfigError, match=f"; the run continues with the config .* and --workdir={tmp_path}$"):
+            load_config(str(text))
 
 
 @pytest.mark.parametrize(

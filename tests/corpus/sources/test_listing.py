@@ -30,8 +30,8 @@ def test_tasks_join_pieces_of_one_source_up_to_a_shards_size(sources):
 
 def test_a_missing_or_empty_source_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    for path, message in (("empty", "web: path = .*: no file that a 'text' source"), ("none", "web: .*no such file")):
-        with pytest.raises(ConfigError, match=message):
+    for path, message in (("empty", " = .*: no file that a 'text' source"), ("none", ": '.*none': no such file")):
+        with pytest.raises(ConfigError, match=rf"^web\.path{message}"):
             list_sources([source(name="web", kind="text", path=str(tmp_path / path))], 100)
 
 
