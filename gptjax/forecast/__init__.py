@@ -18,6 +18,7 @@ fits.py                 whether a run fits, and the nearest one that does; room.
 micro_batch.py          `training.batch_per_device = auto`
 layouts.py              how to train one model on given devices: mesh, micro-batch, rematerialization
 search.py               which model a budget can train; candidates.py: sizes to try; choices.py: the result as a table
+tuning.py               batch, learning rates and evaluations that fit the tokens of such a run
 
 What is learned from runs that have ended:
 
