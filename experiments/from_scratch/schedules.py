@@ -14,7 +14,7 @@ import numpy as np
 from draw import write_picture
 
 from gptjax.settings import ScheduleSettings
-from gptjax.training.schedule import make_schedule
+from gptjax.training.optimizers.schedule import make_schedule
 
 STEPS, WARMUP, PEAK = 1000, 100, 1e-3
 DRAWN = {

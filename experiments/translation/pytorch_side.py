@@ -35,7 +35,7 @@ from gptjax.data import Dataset
 from gptjax.evaluation.tasks.metrics import scores
 from gptjax.settings import Settings, freeze
 from gptjax.training.objectives import make_objective
-from gptjax.training.schedule import make_schedule
+from gptjax.training.optimizers.schedule import make_schedule
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from sides import processor_seconds, take_turns

@@ -33,7 +33,7 @@ from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
-from gptjax.training.trained import Backward, backward_of, trained_only, untrained
+from gptjax.training.optimizers.trained import Backward, backward_of, trained_only, untrained
 
 LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
 MOVED = 9  # times that element-wise kernels read or write the results of a layer's products, and the logits

@@ -9,7 +9,7 @@ and a utilization is meaningful only with the name of its convention:
 
 Under adapters (model/lora.py), most parameters are frozen: their products take 4 N. So do those that `optimizer.rules`
 freezes; where everything below is frozen, too, no gradient flows, and they take 2 N, and attention a third
-(training/trained.py, planning/run_plan.py).
+(training/optimizers/trained.py, planning/run_plan.py).
 
 With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
 positions (they are looked up, not multiplied) and counts the head, tied or not.

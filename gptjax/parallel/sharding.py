@@ -31,7 +31,7 @@ from gptjax.parallel.mesh import BATCH_AXES, compiler_axes
 
 P = PartitionSpec
 JOINING = ("expert", "context")  # axes that split parameters only together with `fsdp`
-TILE = 16  # rows and columns of a matrix tile that shares one scale (training/moments.py)
+TILE = 16  # rows and columns of a matrix tile that shares one scale (training/optimizers/moments.py)
 
 
 class Split(NamedTuple):

@@ -27,8 +27,8 @@ from gptjax.parallel.mesh import BATCH_AXES, AbstractDevices, abstract_mesh, bat
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
 from gptjax.training.objectives import make_objective
+from gptjax.training.optimizers.trained import Untrained, untrained
 from gptjax.training.state import TrainState
-from gptjax.training.trained import Untrained, untrained
 from gptjax.training.trainer import Trainer, make_trainer
 
 

@@ -19,7 +19,7 @@ from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan
 from gptjax.settings import Settings
 from gptjax.training.console import titled, value_text
-from gptjax.training.treatments import summarize, treatments_of
+from gptjax.training.optimizers.treatments import summarize, treatments_of
 
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap

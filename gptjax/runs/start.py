@@ -19,6 +19,7 @@ from gptjax.training.checkpoint import Checkpoints
 from gptjax.training.checkpoint_format import hash_of_params
 from gptjax.training.checkpoint_loading import load_params, saved_metadata
 from gptjax.training.companions import identities
+from gptjax.training.optimizers.schedule import rate_change
 from gptjax.training.run_metadata import (
     BASE,
     base_of_run,
@@ -27,7 +28,6 @@ from gptjax.training.run_metadata import (
     has_adapters_of,
     starts_body,
 )
-from gptjax.training.schedule import rate_change
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer
 from gptjax.training.vocabulary_growth import growth_of

@@ -158,7 +158,7 @@ class DataSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings(Section):
-    # the method that updates the parameters (training/optimizer.py)
+    # the method that updates the parameters (training/optimizers/optimizer.py)
     name: Annotated[str, OneOrOwn(("adamw", "muon", "lion", "adafactor", "sgd"))] = "adamw"
     learning_rate: Positive = 1e-3  # the highest rate of the schedule
     weight_decay: NotNegative = 0.1  # decoupled, for matrices and embeddings; norms and biases do not decay
@@ -168,7 +168,7 @@ class OptimizerSettings(Section):
     momentum: BelowOne = 0.95  # muon, sgd: decay of the momentum
     muon_learning_rate: Positive = 0.02  # muon: the rate for its matrices; AdamW updates the rest with learning_rate
     gradient_clip: NotNegative = 1.0  # largest global norm of the gradient; 0: off
-    # how first moments (and momentum) and second moments are stored (training/moments.py)
+    # how first moments (and momentum) and second moments are stored (training/optimizers/moments.py)
     first_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     second_moment_dtype: Literal["float32", "bfloat16", "int8"] = "float32"  # of AdamW
     memory: Literal["device", "host"] = "device"  # where the optimizer's state is kept between two updates
@@ -179,7 +179,7 @@ class OptimizerSettings(Section):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSettings(Section):
-    # the learning rate after the warm-up (training/schedule.py)
+    # the learning rate after the warm-up (training/optimizers/schedule.py)
     name: Annotated[str, OneOrOwn(("cosine", "wsd", "linear", "constant", "inverse_sqrt"))] = "cosine"
     warmup: Steps = "5%"  # length of the warm-up, as a share of the run or in steps or tokens
     decay: Steps = "20%"  # wsd: length of the final decay, as a share of the run or in steps or tokens

@@ -3,16 +3,11 @@
 The step, to read in this order:
 
 objectives/             what is optimized, one file for each; objectives/objective.py: their interface
+optimizers/             how gradients become updates, learning rates, and which parameters are trained
 cross_entropy.py        the loss of most of them; logits.py, divergence.py, routing.py: parts of other losses
 step.py, state.py       one step, from gradients to new parameters, and all that it depends on
 trainer.py              model, objective and optimizer together, and the steps compiled for a mesh
 metrics.py              throughput, utilization, z-scores; hardware.py: the peaks of devices
-
-How parameters are updated:
-
-optimizer.py            from `config.optimizer` to an Optax transformation; schedule.py: the learning rate
-treatments.py           how each parameter is updated; trained.py, trained_layers.py: which parameters have gradients
-muon.py, adafactor.py   the methods that Optax does not have in this form; moments.py: optimizer states in fewer bits
 
 What an objective needs besides the batch:
 

@@ -7,7 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 
-from gptjax.training.trained import completed
+from gptjax.training.optimizers.trained import completed
 
 
 class TrainState(flax.struct.PyTreeNode):

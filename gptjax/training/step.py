@@ -21,10 +21,10 @@ from gptjax.settings import Settings, TrainingSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.metrics import update_monitor
 from gptjax.training.objectives.objective import Batch, Objective
-from gptjax.training.optimizer import clip_by_global_norm
+from gptjax.training.optimizers.optimizer import clip_by_global_norm
+from gptjax.training.optimizers.trained import completed, stop_at_frozen_layers, trained_only, zero_in_frozen_layers
+from gptjax.training.optimizers.treatments import treatments_of
 from gptjax.training.state import TrainState
-from gptjax.training.trained import completed, stop_at_frozen_layers, trained_only, zero_in_frozen_layers
-from gptjax.training.treatments import treatments_of
 
 Companions = Mapping[str, Any]  # name → `Companion` of the objective
 

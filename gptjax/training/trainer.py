@@ -32,14 +32,14 @@ from gptjax.training.frozen_parameters import first_average
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
-from gptjax.training.optimizer import make_optimizer
+from gptjax.training.optimizers.optimizer import make_optimizer
+from gptjax.training.optimizers.schedule import make_schedule
+from gptjax.training.optimizers.trained import trained_only
+from gptjax.training.optimizers.trained_layers import declared_for_updates, trained_layers
+from gptjax.training.optimizers.treatments import Treatment, treatments_of
 from gptjax.training.rollout import EVALUATION
-from gptjax.training.schedule import make_schedule
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
-from gptjax.training.trained import trained_only
-from gptjax.training.trained_layers import declared_for_updates, trained_layers
-from gptjax.training.treatments import Treatment, treatments_of
 from gptjax.training.vocabulary_growth import grown
 
 

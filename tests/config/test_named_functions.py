@@ -15,7 +15,7 @@ from gptjax.config.named_functions import code_hash, named_function
 from gptjax.corpus.cleaning import rules
 from gptjax.model import feedforward
 from gptjax.model.parameters import Parameter
-from gptjax.training import optimizer, schedule
+from gptjax.training.optimizers import optimizer, schedule
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from gptjax.model.parameters import abstract_params, count_parameters
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding
 from gptjax.settings import freeze
-from gptjax.training.schedule import make_schedule
-from gptjax.training.treatments import summarize, treatments_of
+from gptjax.training.optimizers.schedule import make_schedule
+from gptjax.training.optimizers.treatments import summarize, treatments_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

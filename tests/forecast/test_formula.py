@@ -15,7 +15,7 @@ from gptjax.model.families import family_of
 from gptjax.model.flops import product_flops
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
-from gptjax.training.trained import trained_only, untrained
+from gptjax.training.optimizers.trained import trained_only, untrained
 
 ROOT = Path(__file__).parents[2]
 with open(ROOT / "experiments" / "memory" / "savings.csv", newline="") as file:

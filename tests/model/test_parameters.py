@@ -25,7 +25,7 @@ from gptjax.model.parameters import (
 )
 from gptjax.model.tree import leaves_by_path
 from gptjax.planning import plan
-from gptjax.training.treatments import METHODS, treatments_of
+from gptjax.training.optimizers.treatments import METHODS, treatments_of
 
 EVERYTHING = dict(bias="all", norm="layernorm", qk_norm=True, position="learned", tied_embeddings=False)
 ONES = nn.initializers.ones

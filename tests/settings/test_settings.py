@@ -11,7 +11,7 @@ from gptjax.data.dataset import TEXT_WINDOWS
 from gptjax.model import position_bias
 from gptjax.model.feedforward import ACTIVATIONS
 from gptjax.settings import ModelSettings, Settings, allowed_values, freeze, thaw
-from gptjax.training import schedule, treatments
+from gptjax.training.optimizers import schedule, treatments
 
 
 def test_settings_equal_the_config_that_they_freeze():

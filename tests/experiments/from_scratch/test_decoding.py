@@ -10,7 +10,7 @@ import pytest
 import schedules
 
 from gptjax.inference.sampling import make_sampling, process_logits
-from gptjax.training.schedule import make_schedule
+from gptjax.training.optimizers.schedule import make_schedule
 
 LOGITS = np.random.default_rng(0).normal(0.0, 2.0, 12).astype(np.float32)
 WAYS = {

@@ -21,7 +21,7 @@ from gptjax.model.lora import SUFFIX, A
 from gptjax.model.parameters import LAYERS, Parameter, unstack
 from gptjax.model.tree import map_with_path
 from gptjax.settings import Settings
-from gptjax.training.treatments import Treatment, each_treatment
+from gptjax.training.optimizers.treatments import Treatment, each_treatment
 
 
 def trained_only(tree: Any, treatments: Mapping[str, Treatment]) -> Any:

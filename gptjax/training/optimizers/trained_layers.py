@@ -17,7 +17,7 @@ import optax
 
 from gptjax.model.parameters import LAYERS, Parameter
 from gptjax.model.tree import map_with_path
-from gptjax.training.treatments import Treatment
+from gptjax.training.optimizers.treatments import Treatment
 
 
 def trained_layers(treatments: Mapping[str, Treatment]) -> dict[str, np.ndarray]:

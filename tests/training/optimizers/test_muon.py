@@ -13,8 +13,8 @@ from gptjax.forecast.program import parse_program
 from gptjax.model.parameters import Parameter
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
-from gptjax.training import muon
-from gptjax.training.muon import scale_by_orthogonalization
+from gptjax.training.optimizers import muon
+from gptjax.training.optimizers.muon import scale_by_orthogonalization
 from gptjax.training.trainer import compiler_options
 
 orthogonalize = jax.jit(muon.orthogonalize)

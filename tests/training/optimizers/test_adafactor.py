@@ -8,8 +8,8 @@ import pytest
 from gptjax.config import default
 from gptjax.model.parameters import Parameter
 from gptjax.model.tree import leaves_by_path
-from gptjax.training.adafactor import LARGEST_DECAY, decay_of
-from gptjax.training.optimizer import make_optimizer
+from gptjax.training.optimizers.adafactor import LARGEST_DECAY, decay_of
+from gptjax.training.optimizers.optimizer import make_optimizer
 
 # path → its declaration and its matrices' [layers, rows, columns]; None: each entry has its own second moment
 PARAMETERS = {

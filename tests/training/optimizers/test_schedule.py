@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from gptjax.config import ConfigError, Units, default, to_json
-from gptjax.training.schedule import NAMES, make_schedule, rate_change
+from gptjax.training.optimizers.schedule import NAMES, make_schedule, rate_change
 
 TOTAL, PEAK = 100, 3e-4
 

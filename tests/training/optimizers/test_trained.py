@@ -8,7 +8,7 @@ from one_step import PLAIN, planned, step_of
 
 from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.compiled import products_of
-from gptjax.training.trained import completed, trained_only
+from gptjax.training.optimizers.trained import completed, trained_only
 
 LAST_BLOCK = ((".*", "freeze", True), ("layers/1/.*|final_norm/.*|head", "freeze", False))
 ATTENTION = (("(embedding|head|final_norm/.*|layers/feedforward.*)", "freeze", True),)

@@ -12,8 +12,8 @@ from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.mesh import AXES, AbstractDevices, abstract_mesh, make_mesh
 from gptjax.parallel.sharding import TILE, params_sharding, state_sharding
 from gptjax.settings import MeshSettings, OptimizerSettings
-from gptjax.training.moments import FORMATS, stored
-from gptjax.training.optimizer import make_optimizer
+from gptjax.training.optimizers.moments import FORMATS, stored
+from gptjax.training.optimizers.optimizer import make_optimizer
 
 # 30 rows and 20 columns of a head are not whole tiles.
 QUERY = Parameter("matrix", {"embed": 30}, {"heads": 2, "head": 20}, None, {"layers": 2})

@@ -15,12 +15,12 @@ from gptjax.model.resolve import resolve_model
 from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import params_sharding, state_sharding
-from gptjax.training.muon import orthogonalize
-from gptjax.training.optimizer import clip_by_global_norm, make_optimizer
+from gptjax.training.optimizers.muon import orthogonalize
+from gptjax.training.optimizers.optimizer import clip_by_global_norm, make_optimizer
+from gptjax.training.optimizers.trained import completed, trained_only, zero_in_frozen_layers
+from gptjax.training.optimizers.trained_layers import trained_layers
+from gptjax.training.optimizers.treatments import METHODS, summarize, treatments_of
 from gptjax.training.state import TrainState
-from gptjax.training.trained import completed, trained_only, zero_in_frozen_layers
-from gptjax.training.trained_layers import trained_layers
-from gptjax.training.treatments import METHODS, summarize, treatments_of
 
 L, D, N, K, H, F, V = 3, 8, 4, 2, 2, 12, 16
 

@@ -30,11 +30,11 @@ from gptjax.config.named_functions import called, is_named, named_function
 from gptjax.model.parameters import Parameter, abstract_params
 from gptjax.model.tree import leaves_by_path, map_with_path
 from gptjax.settings import OptimizerSettings
-from gptjax.training.adafactor import scale_by_adafactor
-from gptjax.training.moments import stored
-from gptjax.training.muon import scale_by_orthogonalization
-from gptjax.training.trained_layers import declared_for_updates, on_trained_layers
-from gptjax.training.treatments import Treatment, treatments_of
+from gptjax.training.optimizers.adafactor import scale_by_adafactor
+from gptjax.training.optimizers.moments import stored
+from gptjax.training.optimizers.muon import scale_by_orthogonalization
+from gptjax.training.optimizers.trained_layers import declared_for_updates, on_trained_layers
+from gptjax.training.optimizers.treatments import Treatment, treatments_of
 
 
 def make_optimizer(
