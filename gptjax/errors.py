@@ -1,4 +1,6 @@
-"""The two errors that a user can fix. A command reports them in one sentence, without a traceback."""
+"""The errors that a command reports in one sentence, without a traceback."""
+
+BY_SIGNAL = 128  # the exit status of a command that a signal ended is this plus the signal's number
 
 
 class ConfigError(ValueError):
@@ -6,7 +8,28 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run with valid settings cannot continue. The message says what happened and what to do."""
+    """A run with valid settings cannot continue. The message says what happened and what to do.
+
+    Attributes:
+      status: the exit status of the command.
+    """
+
+    status = 1
+
+
+class EndedBySignal(RunError):
+    """A signal has ended the run before there was anything to save. Shells report such a status as well."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.status = BY_SIGNAL + number
+
+
+def error_with(message: str, status: int) -> ConfigError | RunError:
+    """The error with which a command exits with this status."""
+    if status == 2:
+        return ConfigError(message)
+    return EndedBySignal(message, status - BY_SIGNAL) if status > BY_SIGNAL else RunError(message)
 
 
 def setting_text(name: str, value: object) -> str:

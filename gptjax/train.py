@@ -2,7 +2,7 @@
 
 A run is a directory. Give the same command again to resume from the last checkpoint, even after a crash: the run
 continues exactly, because data, dropout and schedule depend only on the step, which is in the checkpoint. SIGTERM and
-Ctrl-C save a checkpoint first and exit cleanly.
+Ctrl-C save a checkpoint first and exit cleanly. Before the first step they only say that nothing was saved.
 
 --config.training.batch_per_device=auto computes as many sequences at once as fit into memory. A run that cannot fit is
 refused before it is compiled, with the nearest that does. At the end, predictions are printed beside what came.
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     use_compilation_cache()
     meeting, timeouts = _processes()
-    with members.joined(meeting, timeouts):
+    with StopRequest(every=None) as stop, members.joined(meeting, timeouts):
         members.begin("checking --workdir and the config")
         workdir = run_folder(_WORKDIR.value, "--workdir")
         configs.validate(_CONFIG.value)
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
                 members.begin("restoring or making the state")
                 run = run.accompanied(checkpoints)
                 state, interval, notes = start(run, checkpoints)
-                train(run, checkpoints, state, interval, notes)
+                train(run, checkpoints, state, interval, notes, stop)
     return 0
 
 
@@ -133,7 +133,12 @@ def start(run: TrainingRun, checkpoints: Checkpoints) -> tuple[TrainState, dict[
 
 
 def train(
-    run: TrainingRun, checkpoints: Checkpoints, state: TrainState, interval: dict[str, Any], notes: list[str]
+    run: TrainingRun,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    interval: dict[str, Any],
+    notes: list[str],
+    stop: StopRequest,
 ) -> None:
     """Trains from the state's step to the last step or until a signal, then saves and plots the run."""
     config, plan, start_step = run.config, run.plan, int(state.step)
@@ -149,7 +154,6 @@ def train(
     with (
         MetricsWriter(run.workdir, config.logging.tensorboard, start_step or None, config) as writer,
         make_view(run, start_step) as view,
-        StopRequest(plan.trainer.objective.updates_per_rollout) as stop,
     ):
         consoles.print_notes(run.console, notes + best.notes)
         progress = make_progress(run, view, writer, throughput, interval)
@@ -161,6 +165,7 @@ def train(
         profiler = Profiler(run.workdir, plan.units.steps(profile, "training.profile") if profile else None)
         scores: dict[str, float] = {}
         done = start_step
+        stop.begin(plan.trainer.objective.updates_per_rollout)
 
         while done < plan.total_steps and not stop.reached(done):
             profiler.before(done)

@@ -149,14 +149,27 @@ def hung_in_its_data_worker(runs, workdir, victim):
         end(processes)
 
 
-def signalled(runs, workdir, receiver, while_starting=False):
-    """A signal to one process makes all of them save the same step, even while the step is compiled."""
+def signalled_while_starting(runs, workdir, receiver):
+    """A signal to one process ends all of them with one sentence, even while the step is compiled."""
+    processes, before = start_four(runs, workdir), losses(workdir)
+    try:
+        wait_for(lambda: "waiting for" in output(workdir, receiver) and settings_shown(workdir), processes[0])
+        processes[receiver].send_signal(signal.SIGTERM)
+        sentence = "was stopped by SIGTERM before the first step of this start: nothing new was saved"
+        assert_ended(workdir, processes, receiver, sentence, status=128 + signal.SIGTERM)
+        assert processes[receiver].wait(MINUTE) == 128 + signal.SIGTERM
+        said = output(workdir, receiver)
+        assert said.count(sentence.removeprefix("was ")) == 1 and "Traceback" not in said, said
+    finally:
+        end(processes)
+    assert losses(workdir) == before
+
+
+def signalled(runs, workdir, receiver):
+    """A signal to one process makes all of them save the same step."""
     processes = start_four(runs, workdir)
     try:
-        if while_starting:
-            wait_for(lambda: "waiting for" in output(workdir, receiver) and settings_shown(workdir), processes[0])
-        else:
-            wait_for_steps(2, workdir, processes)
+        wait_for_steps(2, workdir, processes)
         processes[receiver].send_signal(signal.SIGTERM)
         assert [process.wait(PATIENCE) for process in processes] == [0] * 4, output(workdir)
         assert_none_left_behind(workdir)
@@ -173,7 +186,7 @@ def signalled(runs, workdir, receiver, while_starting=False):
         [(killed, 0, training), (killed, 2, training), (killed, 0, saving), (killed, 3, saving)],
         [(stopped, 0), (stopped, 3)],
         [(hung_in_its_data_worker, 0), (hung_in_its_data_worker, 2)],
-        [(signalled, 1, True), (signalled, 2), (signalled, 0)],
+        [(signalled_while_starting, 1), (signalled, 2), (signalled, 0), (signalled_while_starting, 0)],
     ],
     ids=["killed", "stopped", "hung", "signalled"],
 )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from gptjax.errors import BY_SIGNAL
 from gptjax.files import write_aside
 
 OUTPUT = "output.txt"
@@ -84,10 +85,11 @@ class Launched:
             self._process.wait()
 
     def _seen(self, status: int | None) -> int | None:
-        # A negative status means that a signal ended the run: it did not fail, and can continue later.
+        # A negative status, or that of a run that reports it (EndedBySignal), means that a signal ended the run: it did
+        # not fail, and can continue later.
         if status is not None:
             with write_aside(self._workdir / EXIT_STATUS) as file:
-                file.write(f"{max(status, 0)}\n".encode())
+                file.write(f"{status if 0 < status <= BY_SIGNAL else 0}\n".encode())
         return status
 
 

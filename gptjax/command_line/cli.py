@@ -128,7 +128,7 @@ def run(
             return _fail(error)
         except RunError as error:
             _fail(error)
-            return 1
+            return error.status
 
     logging.use_absl_handler()  # replaces other handlers that write to the same stderr
     set_up_streams(outlives_console)

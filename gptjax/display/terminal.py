@@ -128,6 +128,13 @@ class _Outlet(io.FileIO):
         os.close(nowhere)
 
 
+def print_last(text: str) -> None:
+    """Prints the last message of a process on stderr, without the streams, which another thread may hold."""
+    if os.isatty(1):
+        os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
+    os.write(2, visible(text).encode())
+
+
 def exit_at_once(status: int) -> NoReturn:
     """Ends the process without Python's shutdown, which waits for threads; also ends its data loaders."""
     for stream in (sys.stdout, sys.stderr):

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed as runtime
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -98,6 +99,13 @@ def of_process_0(value: Any) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
     whole = multihost_utils.broadcast_one_to_all(data if jax.process_index() == 0 else np.zeros(size, np.uint8))
     return json.loads(np.asarray(whole).tobytes())
+
+
+def listen_for_preemption() -> None:
+    """Starts JAX's preemption service, which `multihost_utils.reached_preemption_sync_point` needs, and which takes
+    SIGTERM over. All processes must call this; `jax.distributed.initialize` does, unless it is told not to."""
+    jax.config.update("jax_enable_preemption_service", True)
+    runtime.global_state.initialize_preemption_sync_manager()
 
 
 def smallest(size: int) -> int:

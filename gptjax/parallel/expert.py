@@ -48,7 +48,8 @@ def check_expert_axis(config: Settings, mesh: Mesh | AbstractMesh) -> None:
     """
     size, experts = mesh.shape[AXIS], config.model.num_experts
     if experts % size or size > max(experts, 1):
-        allowed = "must divide it" if experts else "must be 1 without experts; use mesh.data or mesh.fsdp"
+        fitting = ", ".join(str(count) for count in range(1, experts + 1) if experts % count == 0)
+        allowed = f"must divide it ({fitting})" if experts else "must be 1 without experts; use mesh.data or mesh.fsdp"
         raise ConfigError(f"mesh.expert = {size} with model.num_experts = {experts}: {allowed}")
     exchange = config.mesh.expert_exchange
     if size == 1 and exchange != "auto":

@@ -9,8 +9,8 @@ Its connections carry JSON in both directions, one object per line:
                            and how many batches it has put on its devices
   agree    process → hub   facts that must be equal; when all have sent theirs, the hub answers
   agreed   hub → process   how they differ, or '' if they are equal
-  failed   process → hub   it ends because of its own error: the reason, and whether the user made a mistake
-  ended    hub → process   the run is over for all, for this reason
+  failed   process → hub   it ends because of its own error: the reason, and the exit status of all processes
+  ended    hub → process   the run is over for all, for this reason, with this exit status
   heard    process → hub   it knows that the run is over
   leave    process → hub   it has finished
 
@@ -32,6 +32,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gptjax.config import ConfigError
+from gptjax.errors import BY_SIGNAL
 from gptjax.parallel.agreement import difference
 
 _LONGEST_MESSAGE = 1 << 28  # bytes
@@ -195,14 +196,14 @@ class Hub:
         while self._unaware - {0} and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def end(self, reason: str, refused: bool = False) -> None:
-        """Ends the run for all processes. refused: the user made a mistake. Only the first reason counts."""
+    def end(self, reason: str, status: int = 1) -> None:
+        """Ends the run for all processes, with this exit status. Only the first reason counts."""
         with self._lock:
             if self._over.is_set():
                 return
             self._unaware = set(self._channels)
             self._over.set()
-            self._ending = dict(reason=reason, refused=refused)
+            self._ending = dict(reason=reason, status=status)
             self._broadcast("ended", **self._ending)
 
     def _broadcast(self, kind: str, **message: Any) -> None:
@@ -262,14 +263,14 @@ class Hub:
         with self._lock:
             if of != self._num_processes:
                 reason = f"--num_processes={self._num_processes} in process 0, {of} in {name}: must be the same in all"
-                channel.send("ended", reason=reason, refused=True)
-                self.end(reason, refused=True)
+                channel.send("ended", reason=reason, status=2)
+                self.end(reason, status=2)
             elif process in self._channels:
                 channel.send(
                     "ended",
                     reason=f"--process_id={process}: is already used by {self._names[process]}: every process of a "
                     "run needs its own number, and every run its own port in --coordinator",
-                    refused=True,
+                    status=2,
                 )
             else:
                 channel.send("welcome")
@@ -297,7 +298,8 @@ class Hub:
                         facts, self._facts = self._facts, {}
                         self._broadcast("agreed", problem=difference(facts))
                 case "failed":
-                    self.end(f"{name} failed: {message['reason']}", message["refused"])
+                    what = "was" if message["status"] > BY_SIGNAL else "failed:"
+                    self.end(f"{name} {what} {message['reason']}", message["status"])
                 case "heard":
                     self._unaware.discard(process)
 

@@ -24,8 +24,8 @@ import jax
 
 from gptjax.config import ConfigError, RunError
 from gptjax.display.differences import without_line_breaks
-from gptjax.display.terminal import exit_at_once, visible
-from gptjax.errors import setting_text
+from gptjax.display.terminal import exit_at_once, print_last, visible
+from gptjax.errors import EndedBySignal, error_with, setting_text
 from gptjax.parallel import relay
 from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.parallel.meeting import Meeting, Timeouts
@@ -50,7 +50,7 @@ class Member:
         self.reason: str | None = None
         self.batches = 0
         self.phase = ("starting", 0)
-        self._refused = False
+        self._ended_with = 1  # the exit status that the hub has sent with the reason
         self._over = threading.Event()
         self._known = threading.Event()  # set when the hub has reported the end of the run, or is gone itself
         self._leaving = False
@@ -133,6 +133,7 @@ class Member:
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")
         os.environ["no_grpc_proxy"] = "127.0.0.1,localhost"  # the only addresses that JAX's client connects to
         jax.config.update("jax_check_proxy_envs", False)
+        jax.config.update("jax_enable_preemption_service", False)  # until there is a step to stop at (interrupt.py)
         bind = f"127.0.0.1:{service_port}" if is_loopback(meeting.host) else None
         if meeting.process == 0:
             port = service_port
@@ -212,7 +213,7 @@ class Member:
                     f"its machine or the network hangs; {RESUME_HINT}"
                 )
                 if not self._leaving:  # if it was only stopped, it learns the reason, and does not blame this process
-                    self._channel.send("failed", reason=reason, refused=False)
+                    self._channel.send("failed", reason=reason, status=1)
                 return self._end(reason)
             except ValueError:
                 message = None
@@ -224,7 +225,7 @@ class Member:
             if message["kind"] == "ended":
                 self._channel.send("heard")
                 self._known.set()
-                return self._end(message["reason"], message["refused"])
+                return self._end(message["reason"], message["status"])
             if message["kind"] != "beat":
                 self._answers.put(message)
 
@@ -248,7 +249,7 @@ class Member:
         Returns:
           The error to raise.
         """
-        own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit)
+        own = isinstance(error, ConfigError | OSError | KeyboardInterrupt | SystemExit | EndedBySignal)
         if not own:  # a lost process causes errors in the others, wherever they wait for its data
             self._over.wait(self._timeouts.heartbeat if _is_of_xla(error) else CAUSE_TIMEOUT)
             if self._over.is_set():
@@ -257,20 +258,24 @@ class Member:
         self._status = _exit_status(error)
         self._exit_after(GRACE + EXIT_TIMEOUT)
         if self._connected is not None:
-            self._channel.send("failed", reason=_reason(error), refused=isinstance(error, ConfigError))
+            self._channel.send("failed", reason=_reason(error), status=_status_of_all(error))
             self._known.wait(GRACE)
         if self._hub is not None:
             self._hub.wait_until_heard(GRACE)
         return error
 
-    def _as_error(self) -> ConfigError | RunError:
-        return ConfigError(self.reason) if self._refused else RunError(self.reason)
+    def end_all(self, error: RunError) -> BaseException:
+        """Like `fail`, from any thread. If the run is over already, the main thread or a timer will report why."""
+        return self._as_error() if self._over.is_set() else self.fail(error)
 
-    def _end(self, reason: str, refused: bool = False) -> None:
+    def _as_error(self) -> ConfigError | RunError:
+        return error_with(self.reason or "", self._ended_with)
+
+    def _end(self, reason: str, status: int = 1) -> None:
         """Ends this process, since another one has ended the run."""
         if self._leaving:
             return
-        self.reason, self._refused = reason, refused
+        self.reason, self._ended_with = reason, status
         self._over.set()
         self._exit_after(GRACE, f"error: {reason}\n")
 
@@ -278,9 +283,8 @@ class Member:
         """Ends this process after `seconds`, even if its main thread waits forever for a lost process."""
 
         def exit_now() -> None:
-            if message and os.isatty(1):
-                os.write(1, b"\x1b[?25h\n")  # progress bars hide the cursor
-            os.write(2, visible(message).encode())
+            if message:
+                print_last(message)
             exit_at_once(_exit_status(self._as_error()) if self._status is None else self._status)
 
         if self._timer is not None:
@@ -325,4 +329,9 @@ def _exit_status(error: BaseException) -> int:
         return 130
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
-    return 1
+    return error.status if isinstance(error, RunError) else 1
+
+
+def _status_of_all(error: BaseException) -> int:
+    """The exit status of the other processes of a run that this error has ended."""
+    return _exit_status(error) if isinstance(error, ConfigError | RunError) else 1

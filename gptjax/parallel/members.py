@@ -43,8 +43,8 @@ def joined(meeting: Meeting | None, timeouts: Timeouts) -> Iterator[None]:
         return
     member = Member(meeting, timeouts)
     try:
-        member.join()
         _member = member
+        member.join()
         yield
         member.leave()
     except BaseException as error:
@@ -99,6 +99,15 @@ def meet_devices() -> None:
         except RuntimeError as error:
             text = str(error).partition("\n")[0]
             raise RunError(f"JAX could not exchange the devices of all processes: {text}") from error
+
+
+def end_all(error: RunError) -> BaseException:
+    """Ends all processes of the run because of this process's error. Any thread may call it.
+
+    Returns:
+      The error that this process must report: this one, or the reason for which another process has ended the run.
+    """
+    return error if _member is None else _member.end_all(error)
 
 
 def count_batch() -> None:

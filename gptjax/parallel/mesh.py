@@ -20,7 +20,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gptjax.config import ConfigError
 from gptjax.display.formatting import counted
-from gptjax.settings import MeshSettings
+from gptjax.settings import MeshSettings, TrainingSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
 BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which the rows of a batch are split
@@ -94,6 +94,18 @@ def abstract_mesh(config_mesh: MeshSettings, devices: AbstractDevices) -> Abstra
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
     """The number of devices over which the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def rows_at_once(training: TrainingSettings) -> int:
+    """The number of rows of a micro-batch."""
+    return training.batch_size // training.gradient_accumulation_steps
+
+
+def rows_at_once_text(training: TrainingSettings) -> str:
+    """Begins a message about the rows of a micro-batch."""
+    steps = training.gradient_accumulation_steps
+    divided = f" with training.gradient_accumulation_steps = {steps}, {rows_at_once(training)} rows at once"
+    return f"training.batch_size = {training.batch_size}{divided if steps > 1 else ''}"
 
 
 def compiler_axes(axes: Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.config import ConfigError
 from gptjax.model.parameters import stack_sizes
 from gptjax.model.stack import layer_marks
-from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes
+from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes, rows_at_once, rows_at_once_text
 from gptjax.settings import MeshSettings, Settings
 
 AXIS = "pipeline"
@@ -110,22 +110,22 @@ def check_pipeline(config: Settings, mesh: Mesh | AbstractMesh, declared: Any) -
             f"mesh.pipeline_microbatches = {schedule.microbatches}: must be a multiple of mesh.pipeline = {stages}, or "
             "0 for as many"
         )
-    rows = config.training.batch_size // config.training.gradient_accumulation_steps
     others = [axis for axis in BATCH_AXES if axis != AXIS and mesh.shape[axis] > 1]
     parts = schedule.microbatches * math.prod(mesh.shape[axis] for axis in others)
-    if rows % parts:
+    if rows_at_once(config.training) % parts:
         factors = " and ".join([f"{schedule.microbatches} micro-batches", *(f"mesh.{axis}" for axis in others)])
         raise ConfigError(
-            f"training.batch_size / training.gradient_accumulation_steps = {rows}: must be divisible by {parts}, the "
-            f"product of {factors}"
+            f"{rows_at_once_text(config.training)}: must be divisible by {parts}, the product of {factors}"
         )
     for path, num_layers in stack_sizes(declared).items():
         fitting = _possible_groups(config, num_layers)
         if stages * repeats not in fitting:
+            pattern = config.model.window_pattern
+            parts_alike = f", with the same part of model.window_pattern = {pattern!r} in each"
+            same = parts_alike if len(set(pattern)) > 1 else ""
             raise ConfigError(
                 f"mesh.pipeline = {stages} x mesh.pipeline_repeats = {repeats}: the {num_layers} layers of '{path}' "
-                f"must divide into so many equal groups, with the same part of model.window_pattern = "
-                f"{config.model.window_pattern!r} in each; the product may be {', '.join(map(str, fitting))}"
+                f"must divide into so many equal groups{same}; the product may be {', '.join(map(str, fitting))}"
             )
 
 

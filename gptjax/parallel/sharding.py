@@ -58,6 +58,16 @@ TABLE: dict[str, Split] = {
     "layers": Split(matrix=("pipeline",), lookup=("pipeline",), vector=("pipeline",)),  # L
     "first_layers": Split(),  # those before them that belong to no stage: few
 }
+# What a message calls the numbers along an axis, and the field that decides how many there are.
+_NUMBERS = {
+    "embed": "numbers of the residual stream (model.width)",
+    "heads": "heads of queries (model.num_heads)",
+    "kv_heads": "heads of keys and values (model.num_kv_heads)",
+    "mlp": "feed-forward columns (model.feedforward_width)",
+    "experts": "experts (model.num_experts)",
+    "vocab": "words of the vocabulary (model.vocab_size)",
+    "layers": "layers (model.num_layers)",
+}
 
 
 def joined(row: tuple[str, ...], size: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
@@ -143,18 +153,30 @@ def params_sharding(mesh: Mesh | AbstractMesh, declared: Any) -> Any:
       ConfigError: a split axis is not divisible by the devices it is split over, or is not in the table.
     """
 
+    problems: dict[tuple[str, str], str] = {}  # by mesh axes and axis of a parameter: the first parameter with both
+
     def leaf(path: str, parameter: Parameter) -> NamedSharding:
         spec = spec_of(parameter, mesh)
         for axis, size, entry in zip(parameter.axes, parameter.shape, spec):
             names = _mesh_axes(entry)
             if size % math.prod(mesh.shape[name] for name in names):
-                over = " x ".join(f"mesh.{name} = {mesh.shape[name]}" for name in names)
-                raise ConfigError(
-                    f"{path} has shape {parameter.shape}: its axis {axis!r} of size {size} is not divisible by {over}"
-                )
+                over = " x ".join(f"mesh.{name} = {mesh.shape[name]}" for name in names if mesh.shape[name] > 1)
+                problems.setdefault((over, axis), _indivisible(over, path, axis, size, mesh.size))
         return NamedSharding(mesh, spec)
 
-    return map_with_path(leaf, declared)
+    shardings = map_with_path(leaf, declared)
+    if problems:
+        raise ConfigError("; ".join(problems.values()))
+    return shardings
+
+
+def _indivisible(over: str, path: str, axis: str, size: int, devices: int) -> str:
+    """'mesh.tensor = 4: must divide the 6 heads of queries (model.num_heads) of PATH, so it may be 1, 2, 3 or 6'."""
+    numbers = _NUMBERS.get(axis, f"numbers along the axis {axis!r}")
+    *most, last = [str(count) for count in range(1, min(size, devices) + 1) if size % count == 0]
+    allowed = f"{', '.join(most)} or {last}" if most else last
+    which = "the product" if " x " in over else "it"
+    return f"{over}: must divide the {size:,} {numbers} of {path}, so {which} may be {allowed}"
 
 
 def placed_params(mesh: Mesh | AbstractMesh, declared: Any) -> Any:

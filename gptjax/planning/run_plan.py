@@ -23,7 +23,15 @@ from gptjax.display.formatting import counted
 from gptjax.model.families import family_named, family_of
 from gptjax.model.flops import product_flops
 from gptjax.model.parameters import ParameterCounts, count_parameters
-from gptjax.parallel.mesh import BATCH_AXES, AbstractDevices, abstract_mesh, batch_devices, make_mesh
+from gptjax.parallel.mesh import (
+    BATCH_AXES,
+    AbstractDevices,
+    abstract_mesh,
+    batch_devices,
+    make_mesh,
+    rows_at_once,
+    rows_at_once_text,
+)
 from gptjax.settings import Settings, freeze
 from gptjax.training.hardware import Peak, peak_flops, peak_of
 from gptjax.training.objectives import make_objective
@@ -88,7 +96,7 @@ class Plan:
     def rows_at_once(self) -> int:
         """Sequences per micro-batch, over all devices. Evaluation uses the same number, so that it fits in memory if
         training fits."""
-        return self.config.training.batch_size // self.config.training.gradient_accumulation_steps
+        return rows_at_once(self.config.training)
 
     @functools.cached_property
     def parameters(self) -> ParameterCounts:
@@ -193,12 +201,10 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
             "tokenizer of data.path"
         )
     settings = with_micro_batches(settings, batch_devices)
-    training = settings.training
-    rows = training.batch_size // training.gradient_accumulation_steps
-    if rows % batch_devices:
+    if rows_at_once(settings.training) % batch_devices:
+        axes = " x ".join(f"mesh.{axis}" for axis in BATCH_AXES if settings.mesh[axis] != 1)
         raise ConfigError(
-            f"training.batch_size / training.gradient_accumulation_steps = {counted(rows, 'row')}: must be "
-            f"divisible by the {batch_devices} devices of {' x '.join(f'mesh.{axis}' for axis in BATCH_AXES)}"
+            f"{rows_at_once_text(settings.training)}: must be divisible by the {batch_devices} devices of {axes}"
         )
     num_classes = config.model.num_classes or data.num_classes
     model = family_named(config.model.family).resolve(

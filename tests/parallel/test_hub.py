@@ -61,24 +61,31 @@ def test_facts_are_compared_in_every_round():
 def test_only_the_first_reason_counts_and_all_processes_receive_it():
     run = Run()
     first, second = (run.member(process) for process in range(2))
-    first.send("failed", reason="a\n  b", refused=True)
-    ended = {"kind": "ended", "reason": "process 0 on h failed: a\n  b", "refused": True}
+    first.send("failed", reason="a\n  b", status=2)
+    ended = {"kind": "ended", "reason": "process 0 on h failed: a\n  b", "status": 2}
     assert next_of(first) == next_of(second) == ended
     run.hub.end("another")
     run.hub._broadcast("what follows")
     assert next_of(first) == {"kind": "what follows"}
-    second.send("failed", reason="later", refused=False)
+    second.send("failed", reason="later", status=1)
     assert run.hub._unaware == {0, 1}
     first.send("heard"), second.send("heard")
     run.hub.wait_until_heard(PATIENCE)
     assert 1 not in run.hub._unaware
 
 
+def test_the_others_hear_which_signal_ended_a_process_and_its_status():
+    run = Run()
+    stopped, other = (run.member(process) for process in range(2))
+    stopped.send("failed", reason="stopped by SIGTERM", status=143)
+    assert next_of(other) == {"kind": "ended", "reason": "process 0 on h was stopped by SIGTERM", "status": 143}
+
+
 def test_a_process_that_connects_when_the_run_is_over_is_told_so():
     run = Run()
     other = run.connect(process=1, of=3, host="h")
     reason = "--num_processes=2 in process 0, 3 in process 1 on h: must be the same in all"
-    ended = {"kind": "ended", "reason": reason, "refused": True}
+    ended = {"kind": "ended", "reason": reason, "status": 2}
     assert other.receive() == ended
     late = run.member(0)
     assert late.receive() == ended
@@ -92,7 +99,7 @@ def test_a_connection_that_closes_without_leave_ends_the_run(leaves):
         goes.send("leave")
     goes._socket.shutdown(socket.SHUT_RDWR)
     if leaves:
-        stays.send("failed", reason="something else", refused=False)
+        stays.send("failed", reason="something else", status=1)
     said = next_of(stays)["reason"]
     assert said.startswith("process 0 on h failed: something" if leaves else "process 1 on h is gone: it was killed")
 

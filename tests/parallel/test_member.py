@@ -13,6 +13,7 @@ import pytest
 
 from gptjax.config import ConfigError, RunError
 from gptjax.display.differences import with_lines
+from gptjax.errors import EndedBySignal
 from gptjax.parallel import member
 from gptjax.parallel.hub import Channel
 from gptjax.parallel.meeting import Meeting, Timeouts
@@ -80,6 +81,7 @@ def test_a_known_error_is_reported_whole_and_a_bug_by_its_first_line():
         (SystemExit(7), 7),
         (SystemExit("a sentence"), 1),
         (RunError("a"), 1),
+        (EndedBySignal("a", 15), 143),
         (KeyError("a"), 1),
     ],
 )
@@ -87,15 +89,15 @@ def test_a_member_exits_with_the_status_of_the_commands(error, status):
     assert member._exit_status(error) == status
 
 
-@pytest.mark.parametrize("refused, kind", [(True, ConfigError), (False, RunError)])
-def test_the_end_of_the_run_is_confirmed_and_raises_where_the_program_waits(process, monkeypatch, refused, kind):
+@pytest.mark.parametrize("status, kind", [(2, ConfigError), (1, RunError), (143, EndedBySignal)])
+def test_the_end_of_the_run_is_confirmed_and_raises_where_the_program_waits(process, monkeypatch, status, kind):
     monkeypatch.setattr(member, "GRACE", 0.0)
     process.listen()
-    process.hub.send("beat"), process.hub.send("ended", reason="so \x1b]0;x\a it is", refused=refused)
+    process.hub.send("beat"), process.hub.send("ended", reason="so \x1b]0;x\a it is", status=status)
     assert process.hub.receive() == {"kind": "heard"}
     with pytest.raises(kind, match=r"so .* it is"):
         process._answer()
-    assert process.ended.get(timeout=LONG) == (2 if refused else 1)  # after GRACE seconds
+    assert process.ended.get(timeout=LONG) == status  # after GRACE seconds
 
 
 def test_control_characters_are_removed_from_the_last_message(process, capfd):
@@ -125,7 +127,7 @@ def test_a_silent_hub_is_reported_with_the_timeout(monkeypatch):
     process._timer.cancel()
     assert process.reason.startswith("process 0 has been silent for 0.1 s (--heartbeat_timeout)")
     assert not process._known.is_set()  # the hub may still have a reason of its own
-    assert process.hub.receive() == {"kind": "failed", "reason": process.reason, "refused": False}  # if it wakes up
+    assert process.hub.receive() == {"kind": "failed", "reason": process.reason, "status": 1}  # if it wakes up
 
 
 def test_a_member_that_has_left_does_not_end_with_the_others(process):
@@ -133,7 +135,7 @@ def test_a_member_that_has_left_does_not_end_with_the_others(process):
     process.hub.send("answer", problem="")
     process.leave()
     assert [process.hub.receive()["kind"] for _ in range(2)] == ["agree", "leave"]
-    process.hub.send("ended", reason="later", refused=False)
+    process.hub.send("ended", reason="later", status=1)
     listening.join(LONG)
     assert process.reason is None and process._timer is None and process.ended.empty()
 
@@ -163,7 +165,7 @@ def test_an_error_caused_by_a_lost_process_is_replaced_by_the_hubs_reason(proces
     later.start()
     raised = process.fail(jax.errors.JaxRuntimeError("connection reset"))
     assert isinstance(raised, RunError) and str(raised) == "process 2 is gone"
-    assert process.hub.receive() == {"kind": "failed", "reason": "process 2 is gone", "refused": False}
+    assert process.hub.receive() == {"kind": "failed", "reason": "process 2 is gone", "status": 1}
     assert process.ended.empty() and process._status == 1
     process._timer.cancel()
     process._exit_in_time()

@@ -104,6 +104,30 @@ def test_an_interrupt_ends_all():
     assert err == f"error: process 1 on {HOST} failed: interrupted\n" and other_err == "interrupted\n"
 
 
+NOTHING_SAVED = "before the first step of this start: nothing new was saved, and the same command starts it again\n"
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_signal_before_the_first_step_ends_all_with_one_sentence_and_status(stopped):
+    """This includes processes that wait in XLA, where Python calls no signal handler."""
+    actions = [[["meet in a program"], FOREVER] for _ in range(2)]
+    actions[stopped] = [["meet in a program"], ["compile for long", signal.SIGTERM]]
+    ended = run(*actions)
+    sentence = f"stopped by SIGTERM {NOTHING_SAVED}"
+    assert ended[stopped] == (128 + signal.SIGTERM, "", sentence)
+    other = ended[1 - stopped]
+    assert other == (128 + signal.SIGTERM, "", f"error: process {stopped} on {HOST} was {sentence}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_before_the_first_step_of_a_single_process_has_the_same_sentence_and_status(number):
+    with Processes() as processes:
+        process = processes.start(0, 1, [["compile for long", number]])
+        out, err = process.communicate(timeout=PATIENCE)
+    sentence = f"stopped by {number.name} {NOTHING_SAVED}"
+    assert (process.returncode, out, err) == (128 + number, "", sentence)
+
+
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_all_with_one_line(killed):
     """This includes processes that wait in XLA, which would otherwise abort with a C++ stack, or wait forever."""

@@ -109,9 +109,13 @@ def test_fields_that_depend_on_an_unknown_platform_stay_auto():
 @pytest.mark.parametrize(
     "fields, devices, message",
     [
-        ({"training.batch_size": 4}, H200, "4 rows: must be divisible by the 8 devices"),
-        ({"mesh.fsdp": 3, "training.batch_size": 8}, AbstractDevices(), "8 rows: must be divisible by the 3 devices"),
-        ({"mesh.tensor": 4}, AbstractDevices(), r"is not divisible by mesh\.tensor = 4"),
+        ({"training.batch_size": 4}, H200, "batch_size = 4: must be divisible by the 8 devices of mesh.data$"),
+        (
+            {"mesh.fsdp": 3, "training.batch_size": 8},
+            AbstractDevices(),
+            "batch_size = 8: must be divisible by the 3 devices",
+        ),
+        ({"mesh.tensor": 4}, AbstractDevices(), r"mesh\.tensor = 4: must divide the .* of "),
         ({"mesh.expert": 2}, H200, r"mesh\.expert = 2 with model\.num_experts = 0: must be 1 without experts"),
         (
             {"mesh.expert": 4, "model.num_experts": 6},

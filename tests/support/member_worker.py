@@ -4,10 +4,12 @@ ACTION…
 An action is a JSON list of a name in ACTIONS and its arguments. The process ends as the commands do.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from gptjax.command_line import cli
 from gptjax.config import ConfigError
 from gptjax.parallel import member, members
 from gptjax.parallel.meeting import Timeouts, find_meeting
+from gptjax.training.interrupt import StopRequest
 
 
 def fail(text):
@@ -44,6 +47,15 @@ def signal_oneself(number):
     os.kill(os.getpid(), number)
 
 
+def compile_for_long(number):
+    """Sends the signal to this process while its main thread runs no Python code."""
+    threading.Timer(0.2, signal_oneself, [number]).start()
+    if jax.process_count() > 1:
+        meet_in_a_program()
+    else:
+        jax.jit(lambda x: jax.lax.while_loop(lambda x: x < 2, jax.numpy.cos, x))(0.0).block_until_ready()  # no end
+
+
 ACTIONS = {
     "agree": members.agree,
     "fail": fail,
@@ -51,6 +63,7 @@ ACTIONS = {
     "kill": lambda: signal_oneself(signal.SIGKILL),
     "freeze": lambda: signal_oneself(signal.SIGSTOP),
     "interrupt": lambda: signal_oneself(signal.SIGINT),
+    "compile for long": compile_for_long,
     "meet in a program": meet_in_a_program,
     "devices": jax.devices,
     "begin": members.begin,
@@ -64,7 +77,8 @@ ACTIONS = {
 def main(argv):
     coordinator, num_processes, process, timeouts, *actions = argv[1:]
     meeting = find_meeting(coordinator, int(num_processes), int(process))
-    with members.joined(meeting, Timeouts(**json.loads(timeouts))):
+    stop = StopRequest(every=None) if "compile for long" in argv[-1] else contextlib.nullcontext()
+    with stop, members.joined(meeting, Timeouts(**json.loads(timeouts))):
         for name, *arguments in map(json.loads, actions):
             ACTIONS[name](*arguments)
         print("left", flush=True)

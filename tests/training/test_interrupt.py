@@ -27,6 +27,13 @@ def test_the_first_ctrl_c_prints_what_it_does_and_the_second_interrupts(capfd):
             signal.sigtimedwait([], 0.1)
 
 
+def test_a_signal_after_the_first_step_has_begun_requests_a_stop_again():
+    with StopRequest(every=None) as stop:
+        stop.begin(2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stop.reached(1) and stop.reached(2)
+
+
 def test_under_nohup_a_closed_terminal_requests_no_stop():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
