@@ -3,6 +3,7 @@
 import jax
 
 from gptjax import train as command
+from gptjax.training.interrupt import StopRequest
 from gptjax.training.writers import read_metrics
 
 
@@ -14,9 +15,9 @@ def train_run(config, workdir):
 
 
 def train_opened(run):
-    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+    with StopRequest(every=None) as stop, jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
         run = run.accompanied(checkpoints)
-        command.train(run, checkpoints, *command.start(run, checkpoints))
+        command.train(run, checkpoints, *command.start(run, checkpoints), stop)
 
 
 def losses_and_scores(workdir):

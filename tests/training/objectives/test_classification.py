@@ -23,6 +23,7 @@ from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.training import train_characters
 from gptjax.training.checkpoint_loading import load_params
+from gptjax.training.interrupt import StopRequest
 from gptjax.training.objectives import make_objective
 
 pytestmark = pytest.mark.slow
@@ -68,13 +69,13 @@ def config_of(folders):
 def train(config, workdir, only_start=False):
     """(training losses, scores, the parameters before the first step, notes of the start)"""
     run = command.open_run(freeze(config), workdir)
-    with jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
+    with StopRequest(every=None) as stop, jax.set_mesh(run.mesh), command.open_checkpoints(run) as checkpoints:
         check_start(run.plan, run.data, checkpoints)
         state, interval, notes = command.start(run, checkpoints)
         before = jax.device_get(state.params)
         if only_start:
             return [], [], before, notes
-        command.train(run, checkpoints, state, interval, notes)
+        command.train(run, checkpoints, state, interval, notes, stop)
     return *losses_and_scores(workdir), before, notes
 
 
