@@ -13,7 +13,8 @@ Processes:
 
 members.py              the functions with which a command joins the others and ends with them (start here)
 meeting.py              the address where they meet
-member.py, hub.py       one process, and the server of all in process 0; relay.py: between JAX's client and service
+member.py, hub.py       one process, and the server of all in process 0; relay.py: between JAX's client and service;
+                        aborts.py: a C++ thread that cannot handle the loss of a process does not hide the reason
 agreement.py            what must be the same in all
 distributed.py          batches to the devices of several processes, and arrays back
 """

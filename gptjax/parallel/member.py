@@ -27,10 +27,11 @@ from gptjax.display.differences import without_line_breaks
 from gptjax.display.terminal import exit_at_once, print_last, visible
 from gptjax.errors import EndedBySignal, error_with, setting_text
 from gptjax.parallel import relay
+from gptjax.parallel.aborts import delay_aborts
 from gptjax.parallel.hub import RESUME_HINT, Channel, Hub, beat_seconds, is_loopback, listen
 from gptjax.parallel.meeting import Meeting, Timeouts
 
-GRACE = 5.0  # seconds for the main thread to return after the end of the run
+GRACE = 3.0  # seconds for the main thread to return after the end of the run; shorter than aborts.DELAY
 EXIT_TIMEOUT = 10.0  # further seconds to print the reason and to exit in order
 CAUSE_TIMEOUT = 2.0  # seconds within which the hub reports a lost process, after the errors that the loss causes
 SHOWN_LATE = 10.0  # seconds that a network file system may take to show a new file
@@ -128,6 +129,7 @@ class Member:
 
     def _start_jax(self, service_port: int) -> None:
         meeting = self._meeting
+        delay_aborts()
         # Python's resource tracker frees the shared memory of data loaders, but would print a warning after our last
         # message.
         sys.warnoptions.append("ignore:resource_tracker:UserWarning")

@@ -141,6 +141,18 @@ def test_a_killed_process_ends_all_with_one_line(killed):
         assert err.count("\n") == 1
 
 
+def test_a_thread_that_aborts_because_of_a_lost_process_does_not_hide_the_reason():
+    meet = ["meet in a program"]
+    (status, _, err), *_ = run([meet, ["abort in a library"]], [meet, ["kill"]])
+    assert (status, err.count("\n")) == (1, 1) and f"error: process 1 on {HOST} is gone: it was killed" in err
+
+
+@pytest.mark.exhaustive  # takes as long as the delay
+def test_an_abort_that_no_lost_process_explains_still_ends_the_process():
+    (status, _, _), (_, _, err) = run([["abort in a library"]], [FOREVER])
+    assert status == -signal.SIGABRT and "process 0 is gone" in err
+
+
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_a_frozen_process_ends_all_after_the_heartbeat_timeout(frozen):
     actions = [[["meet in a program"], ["meet in a program"]] for _ in range(2)]

@@ -5,6 +5,7 @@ An action is a JSON list of a name in ACTIONS and its arguments. The process end
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -56,6 +57,12 @@ def compile_for_long(number):
         jax.jit(lambda x: jax.lax.while_loop(lambda x: x < 2, jax.numpy.cos, x))(0.0).block_until_ready()  # no end
 
 
+def abort_in_a_library():
+    """Aborts in a thread without Python code, as Gloo's event loop does, while the main thread waits."""
+    threading.Thread(target=ctypes.CDLL(None).abort, daemon=True).start()
+    time.sleep(1000)
+
+
 ACTIONS = {
     "agree": members.agree,
     "fail": fail,
@@ -66,6 +73,7 @@ ACTIONS = {
     "compile for long": compile_for_long,
     "meet in a program": meet_in_a_program,
     "devices": jax.devices,
+    "abort in a library": abort_in_a_library,
     "begin": members.begin,
     "batches": put_batches,
     "sleep": time.sleep,
