@@ -166,6 +166,11 @@ def test_finish_works_in_a_handler_that_interrupts_a_wait(scripted):
     launched.finish()  # a second call does nothing
 
 
+def test_a_run_that_a_signal_ended_before_its_first_step_has_not_failed(scripted, surroundings):
+    (run,) = scripted("raise SystemExit(128 + 15)")
+    assert Launched(run.command, run.workdir, {}).wait() == 143 and exit_status(run.workdir) == 0
+
+
 def test_a_start_resets_an_earlier_failure(scripted, surroundings):
     (run,) = scripted(FAILS)
     assert Launched(run.command, run.workdir, {}).wait() == 3 == exit_status(run.workdir)
