@@ -24,6 +24,8 @@ from gptjax.corpus.formats.latex_commands import (
     WRAPPED,
 )
 from gptjax.corpus.formats.latex_numbers import ITEM_FORMS, Theorem, item_form, item_number, labels, theorems
+from gptjax.corpus.formats.latex_passages import listing, plain_maths
+from gptjax.corpus.formats.latex_places import OPTION, Places
 from gptjax.corpus.formats.latex_project import VERBATIM, closing_braces
 from gptjax.corpus.formats.latex_signs import (
     ACCENTED,
@@ -55,15 +57,13 @@ _MADE_OF_MATHS = re.compile(
     + "|".join(map(re.escape, sorted(MATHS)))
     + r")(?:\}|\\endcsname)"
 )
-_INLINE_MARK = re.compile(r"\\.|[${}]|\n\s*\n", re.DOTALL)
 _ROW_SPACE = re.compile(r"\*?[ \t]*\[\s*[-+]?[\d.]*\s*(?:pt|mm|cm|in|em|ex|bp|\\\w+)\s*\]|\*?\[[^\[\]]{0,500}\]|\*")
 _DEEPEST = 20  # levels of indentation that are shown: more, without an end, would be spaces without an end
 _PIECES = 40  # of what was read last, in which something is looked for
 _END_OF_LINE = re.compile(r"[ \t]*\n(?!\s*\n)")
 _GOES_ON = re.compile(r"[\s~]*[a-z(]")
-_LABEL = re.compile(r"\\label\s*\{[^{}\n]*\}\s*")
+_NO_SPACE_BEFORE = frozenset((*".,;:!?)]}'~-/ \n\t\\", ""))
 _LENGTH = re.compile(r"\s*=?\s*-?[\d.]*\s*(?:pt|cm|mm|in|em|ex|fill?)?")
-_OPTION = re.compile(r"\s*\[[^\[\]]{0,500}\]")
 _VERB = re.compile(
     r"\\(?:verb|lstinline|mintinline)\*?(?:\[[^\[\]\n]*\])?(?:(?<=mintinline)\{[^{}\n]*\}|(?<=\])\{[^{}\n]*\}(?=[{|!+]))?"
     r"(?:([^A-Za-z\s*{])(.*?)\1|\{([^{}\n]*(?:\{[^{}\n]*\}[^{}\n]*)*)\})"
@@ -123,20 +123,20 @@ _ALONE = _Document()
 
 
 class _Reader:
-    """Reads one source from left to right; the ends of what it skips were found beforehand."""
+    """Reads one source from left to right; `Places` knows where what it skips ends."""
 
     def __init__(self, source: str, document: _Document = _ALONE):
         self._source, self._document = source, document
         self._kept: list[str] = []  # passages that are not tidied
         self._indent = -1  # within an algorithm: the level of indentation
         self._stepped = False  # within an algorithm: a line of it was read
-        self._braces = closing_braces(source)
+        self._places = Places(source)
+        self._braces = self._places.closing
         self._out: list[str] = []
         self._closers: list[str] = []  # the end of each open group
         self._next_closer = ""
         self._typewriter: list[int] = []  # the number of open groups where each typewriter font begins
         self._lists: list[tuple[str, int]] = []  # open lists: the form of the items' numbers, the number of items
-        self._never: set[str] = set()  # ends that do not occur any more
 
     def tidy_text(self) -> str:
         return KEPT_PASSAGE.sub(lambda found: self._kept[int(found[1])], tidy(self._text())).strip()
@@ -175,17 +175,17 @@ class _Reader:
                 self._lists.pop()
             return place
         if name in VERBATIM or name in self._document.maths or name in DROPPED_ENVIRONMENTS:
-            end = self._end_of(f"\\end{{{name}}}", place)
+            end = self._places.end_of(f"\\end{{{name}}}", place)
             if end:
                 content = self._source[place : end[0]]
                 if name in VERBATIM:
-                    self._out.append(f"\n\n{self._keep(_listing(name, content))}\n\n")
+                    self._out.append(f"\n\n{self._keep(listing(name, content))}\n\n")
                 elif name in self._document.maths:
-                    maths = _plain_maths(content)
+                    maths = plain_maths(content)
                     kept = self._keep(re.sub(r"[ \t]*\n\s*", "\n", f"{found[0]}{maths}\\end{{{name}}}"))
                     self._out.append(f"\n{kept}\n")
                 return end[1]
-        option = _OPTION.match(self._source, place)
+        option = OPTION.match(self._source, place)
         if theorem := self._document.theorems.get(name.rstrip("*")):
             note = _Reader(option[0].strip()[1:-1], self._document).tidy_text() if option else ""
             proof = theorem.title == "Proof" and note  # its note stands in place of its name
@@ -203,7 +203,7 @@ class _Reader:
             self._out.append("\n\n")
         place = option.end() if option else place
         if name in ("minipage", "wrapfigure", "multicols", "adjustbox", "subfigure", "thm", "list"):
-            place = self._after_group(place)
+            place = self._places.after_group(place)
         return place
 
     def _command(self, name: str, start: int, place: int) -> int:
@@ -248,10 +248,10 @@ class _Reader:
             self._typewriter.append(len(self._closers) + (name == "texttt"))
         if name == "ensuremath" and place in self._braces:
             end = self._braces[place]
-            self._out.append(self._keep(f"${_plain_maths(source[place + 1 : end])}$"))
+            self._out.append(self._keep(f"${plain_maths(source[place + 1 : end])}$"))
             return end + 1
         if name in DROPPED:
-            place = self._after_arguments(place)
+            place = self._places.after_arguments(place)
             alone = self._before(1)[-1:] == "\n" and (line := _END_OF_LINE.match(source, place))
             return line.end() if alone and line else place  # an empty line would end the paragraph
         if name in LENGTHS:
@@ -260,10 +260,10 @@ class _Reader:
             self._out.append(source[start:place])  # a maths command outside of maths: kept whole rather than in part
             return place
         if name in SECOND_STAYS:
-            return self._after_group(self._after_option(place))
+            return self._places.after_group(self._places.after_option(place))
         if name == "replaced":
-            return self._replaced(self._after_option(place))
-        place = self._after_option(place) if source[place : place + 1] == "[" else place
+            return self._replaced(self._places.after_option(place))
+        place = self._places.after_option(place) if source[place : place + 1] == "[" else place
         self._out.append(BEGINS.get(name, ""))
         if name in WRAPPED and place in self._braces:
             self._next_closer = WRAPPED[name]
@@ -274,8 +274,11 @@ class _Reader:
     def _replaced(self, place: int) -> int:
         r"""\replaced{new}{old} of the package changes, where both are not written the other way, as in AASTeX."""
         if self._document.new_is_second:
-            return self._after_group(place)
-        if place in self._braces and (after := self._after_group(self._braces[place] + 1)) > self._braces[place] + 1:
+            return self._places.after_group(place)
+        if (
+            place in self._braces
+            and (after := self._places.after_group(self._braces[place] + 1)) > self._braces[place] + 1
+        ):
             self._out.append(_Reader(self._source[place + 1 : self._braces[place]], self._document).tidy_text())
             return after
         return place
@@ -284,7 +287,7 @@ class _Reader:
         """A citation that its sentence needs is shown; others are dropped with the brackets around them."""
         found = _CITATION.match(self._source, place)
         if not found:
-            return self._after_arguments(place)
+            return self._places.after_arguments(place)
         before = self._before(60).replace("~", " ")
         begins = not before.strip() or before.endswith("\n\n") or before.rstrip()[-1] in ".!?"
         needed = name in latex_citations.NARRATIVE or latex_citations.NEEDED.search(before)
@@ -300,7 +303,7 @@ class _Reader:
 
     def _item(self, place: int) -> int:
         """The beginning of an item: its own label, or its number, or a dash."""
-        option = _OPTION.match(self._source, place)
+        option = OPTION.match(self._source, place)
         form, count = self._lists[-1] if self._lists else ("", 0)
         shown = "-"
         if option:
@@ -316,7 +319,7 @@ class _Reader:
     def _quantity(self, name: str, place: int) -> int:
         """A number with its unit; 0 if its arguments are not there."""
         number, shown = latex_units.COMMANDS[name]
-        place = self._after_option(place)
+        place = self._places.after_option(place)
         arguments: list[str] = []
         while len(arguments) < number and place in self._braces:
             arguments.append(self._source[place + 1 : self._braces[place]])
@@ -341,7 +344,7 @@ class _Reader:
         self._stepped = True
         self._out.append(f"{text} " if text else "")
         self._indent += max(change, 0)
-        place = self._after_option(place)
+        place = self._places.after_option(place)
         at = place + (self._source[place : place + 1] == " ")
         if name in AFTER_STEP and at in self._braces:
             self._next_closer = AFTER_STEP[name]
@@ -350,8 +353,8 @@ class _Reader:
     def _sign(self, sign: str, place: int) -> int:
         if sign in "([":
             closing = {"(": "\\)", "[": "\\]"}[sign]
-            if end := self._end_of(closing, place):
-                content = _plain_maths(self._source[place : end[0]]).strip()
+            if end := self._places.end_of(closing, place):
+                content = plain_maths(self._source[place : end[0]]).strip()
                 kept = self._keep(f"${content}$" if sign == "(" else f"$$ {content} $$")
                 self._out.append(kept if sign == "(" else f"\n{kept}\n")
                 return end[1]
@@ -364,33 +367,16 @@ class _Reader:
 
     def _maths(self, sign: str, start: int, place: int) -> int:
         if sign == "$$":
-            if end := self._end_of("$$", place):
-                kept = self._keep(f"$$ {_plain_maths(self._source[place : end[0]]).strip()} $$")
+            if end := self._places.end_of("$$", place):
+                kept = self._keep(f"$$ {plain_maths(self._source[place : end[0]]).strip()} $$")
                 self._out.append(f"\n{kept}\n")
                 return end[1]
             return place
-        if after := self._end_of_inline(place):
-            self._out.append(self._keep(re.sub(r"\s+", " ", _plain_maths(self._source[start:after]))))
+        if after := self._places.after_inline_maths(place):
+            self._out.append(self._keep(re.sub(r"\s+", " ", plain_maths(self._source[start:after]))))
             return after
         self._out.append("$")  # never closed in its paragraph: a dollar
         return place
-
-    def _end_of_inline(self, place: int) -> int:
-        """The place after the dollar that ends maths; a group may contain maths of its own. 0 if there is none."""
-        end = self._source.find("$", place)
-        plain = self._source[place : max(end, 0)]
-        if plain and "\n" not in plain and plain[-1] != "\\" and plain.count("{") == plain.count("}"):
-            return end + 1
-        while found := _INLINE_MARK.search(self._source, place):
-            if found[0] == "$":
-                return found.end()
-            if found[0] == "{":
-                place = self._braces.get(found.start(), found.start()) + 1
-            elif found[0][0] == "\\":
-                place = found.end()
-            else:
-                break
-        return 0
 
     def _brace(self, brace: str) -> None:
         if brace == "{":
@@ -403,47 +389,5 @@ class _Reader:
         else:
             self._out.append(" ")
 
-    def _end_of(self, end: str, place: int) -> tuple[int, int] | None:
-        """(where it begins, the place after its end)."""
-        at = -1 if end in self._never else self._source.find(end, place)
-        if at < 0:
-            self._never.add(end)
-            return None
-        return at, at + len(end)
-
-    def _after_option(self, place: int) -> int:
-        found = _OPTION.match(self._source, place)
-        return found.end() if found else place
-
-    def _after_group(self, place: int) -> int:
-        at = place + (self._source[place : place + 1] in (" ", "\n"))
-        return self._braces[at] + 1 if at in self._braces else place
-
-    def _after_arguments(self, place: int) -> int:
-        """The place after all brackets and groups that follow directly."""
-        while True:
-            after = self._after_option(place) if self._source[place : place + 1] == "[" else self._after_group(place)
-            if after == place:
-                return place
-            place = after
-
     def _ends_with_space(self) -> bool:
         return next((text[-1].isspace() for text in reversed(self._out[-_PIECES:]) if text), True)
-
-
-def _plain_maths(source: str) -> str:
-    """Maths without what only its own document defines."""
-    return _LABEL.sub("", source).replace("\\ensuremath", "").replace("\\xspace", "")
-
-
-_NO_SPACE_BEFORE = frozenset((*".,;:!?)]}'~-/ \n\t\\", ""))
-
-
-def _listing(name: str, content: str) -> str:
-    """Code as it is, without the options of its environment."""
-    first, newline, rest = content.partition("\n")
-    first = _OPTION.sub("", first, count=1)
-    if name == "minted":
-        first = re.sub(r"^\s*\{[^{}\n]*\}", "", first, count=1)
-    code = f"{first}{newline}{rest}" if first.strip() else rest
-    return code.rstrip().replace("\t", "    ").strip("\n")
