@@ -30,7 +30,7 @@ def test_the_container_copies_existing_files():
 # Fakes of the Slurm commands that the script needs: srun starts the tasks, scancel signals them, scontrol logs a call.
 COMMANDS = {
     "srun": 'echo "$@" >"$NOTES/srun"; shift; exec "$@"',
-    "scancel": 'echo "$@" >"$NOTES/scancel"; kill -TERM "$(cat "$NOTES/task")"',
+    "scancel": 'echo "$@" >"$NOTES/scancel"; [ -z "$CANCELLED" ] || exit 1; kill -TERM "$(cat "$NOTES/task")"',
     "scontrol": """case "$*" in
       *show*) echo "JobId=17 PreemptTime=$PREEMPTED Partition=low";;
       *) echo "$@" >"$NOTES/scontrol";;
@@ -61,6 +61,7 @@ def slurm(tmp_path):
         "NOTES": str(notes),
         "SLURM_JOB_ID": "17",
         "PREEMPTED": "None",
+        "CANCELLED": "",
         "PYTHON": str(tmp_path / "bin" / "task"),
     }
 
@@ -85,6 +86,15 @@ def test_before_the_time_limit_the_script_saves_and_requeues_itself(slurm):
     assert (notes / "scancel").read_text().split() == ["--signal=TERM", "17"]
     assert (notes / "scontrol").read_text().split() == ["requeue", "17"]
     assert (notes / "srun").read_text().split()[-3:] == ["-m", "gptjax.train", "--workdir=runs/mine"]
+
+
+def test_a_cancelled_job_is_not_requeued_although_its_tasks_have_saved(slurm):
+    script, notes = slurm("--workdir=runs/mine", CANCELLED="yes")
+    wait_for(notes / "ready", script)
+    for process in (int((notes / "task").read_text()), script.pid):  # Slurm signals both
+        os.kill(process, signal.SIGTERM)
+    assert script.wait(60) != 0
+    assert (notes / "scancel").exists() and not (notes / "scontrol").exists()
 
 
 @pytest.mark.parametrize(("how", "status"), [("quick", 0), ("fail", 3)])

@@ -4,7 +4,7 @@ import csv
 import sys
 
 import pytest
-from killed_runs import REPOSITORY, losses
+from killed_runs import PYTHONPATH, losses
 from killed_runs import output as output_of
 from slurm_cluster import until
 
@@ -30,7 +30,7 @@ def sweep(slurm, runs, request):
     def start():
         command = [sys.executable, "-m", "gptjax.sweep", folder / "sweep.py", f"--workdir={folder / 'runs'}"]
         environment = {
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": PYTHONPATH,
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(runs.folder / "xla"),
         }

@@ -6,7 +6,7 @@ import signal
 import sys
 
 import pytest
-from killed_runs import REPOSITORY, losses, output
+from killed_runs import PYTHONPATH, REPOSITORY, losses, output
 from slurm_cluster import NODES, until
 
 pytestmark = pytest.mark.slurm
@@ -21,7 +21,7 @@ def options(runs, workdir):
 def environment(runs):
     return {
         "PYTHON": sys.executable,
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": PYTHONPATH,
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(runs.folder / "xla"),
     }

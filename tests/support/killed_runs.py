@@ -21,6 +21,7 @@ from gptjax.training.checkpoint_format import TEMPORARY
 from gptjax.training.writers import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))  # the config imports injected_faults
 
 CONFIG = '''
 import injected_faults  # none, unless a test says so
@@ -51,8 +52,7 @@ class Runs:
     def __init__(self, folder: Path, steps: int = 60, platforms: str = "cpu"):
         self.folder, self.steps = folder, steps
         (folder / "config.py").write_text(CONFIG.format(data=str(folder / "data"), steps=steps))
-        paths = os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))
-        self._environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": platforms}
+        self._environment = os.environ | {"PYTHONPATH": PYTHONPATH, "JAX_PLATFORMS": platforms}
         texts = [path.read_text() for path in sorted((REPOSITORY / "gptjax").glob("*.py"))]
         documents = [[*ByteTokenizer().encode(text), ByteTokenizer().eos_id] for text in texts]
         write_prepared(folder / "data", train=documents[4:], validation=documents[:4], shard_tokens=100_000)
