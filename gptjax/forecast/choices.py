@@ -32,7 +32,7 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     for choice in choices[:SHOWN]:
         known = choice.tokens is not None
         cells = [choice.name, count_text(choice.parameters), count_text(choice.tokens) if known else "–"]
-        cells += [f"{choice.loss:.3f}" if choice.loss is not None else "–"]
+        cells += [f"{choice.loss:.3f}" if choice.is_better_than_guessing else "–"]
         cells += [span_text(choice.seconds) if known else "–"]
         cells += [f"{choice.cost:,.2f}" if choice.cost is not None else "–"] if price else []
         best = choice is choices[0]
@@ -44,7 +44,9 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     if (passes := choices[0].passes) > 1:
         parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
     parts.append(Text(f"losses by {LAW.source}, for text like the paper's; they only rank sizes", style="dim"))
-    if extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
+    if choices[0].loss is not None and not choices[0].is_better_than_guessing:
+        parts.append(Text("the law's loss for the best is above that of guessing: it is too small", style="yellow"))
+    elif extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
         parts.append(Text("the best is outside the sizes and tokens to which the law was fitted", style="yellow"))
     return Group(*parts, "", _layouts(choices[0]))
 
