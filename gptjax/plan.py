@@ -240,15 +240,10 @@ def search(
     def compiled(best: Choice) -> tuple[Choice, Forecast]:
         place = find_place(name, best.place.count) if isinstance(best.place.devices, AbstractDevices) else best.place
         forecast = forecast_of(chosen_config(best), place, price, console, goal.unique)
-        if goal.kind != "seconds" or forecast.time is None:
+        if (again := in_budget(goal, best, forecast, price)) is best:
             return best, forecast
-        share = goal.amount / forecast.time.total.likely
-        if forecast.fit.fits and abs(share - 1) > ALIKE:
-            best = with_tokens(goal, best, share * forecast.tokens.run, price)
-            forecast = forecast_of(chosen_config(best), place, price, console, goal.unique)
-            why = f"as compiled it takes {1 / share:.2f} times as long as compared here"
-            console.print(f"{why}, so it trains on {count_text(best.tokens)} tokens", style="yellow")
-        return best, forecast
+        console.print(f"with its speed as compiled, it trains on {count_text(again.tokens)} tokens", style="yellow")
+        return again, forecast_of(chosen_config(again), place, price, console, goal.unique)
 
     choices, forecast = until_it_fits(goal, choices, price, console, compiled)
     best = choices[0]
@@ -260,6 +255,14 @@ def search(
         command = f"{cli.command('train')} --config={files['write']}{data} --workdir=RUN"
         console.print(f"train it: {command}", soft_wrap=True)
     write(forecast, forecast.to_json() | {"choices": choices_json(choices)}, files, console)
+
+
+def in_budget(goal: Goal, best: Choice, forecast: Forecast, price: Price | None) -> Choice:
+    """The choice with as many tokens as fit into a budget of time by its compiled step; the same if that is near."""
+    if goal.kind != "seconds" or forecast.time is None or not forecast.fit.fits:
+        return best
+    share = goal.amount / forecast.time.total.likely
+    return best if abs(share - 1) <= ALIKE else with_tokens(goal, best, share * forecast.tokens.run, price)
 
 
 def until_it_fits(

@@ -29,8 +29,8 @@ def use_compilation_cache(worth_keeping: float = WORTH_KEEPING) -> None:
 def run_in_turn() -> None:
     """On processors, makes each step of one device wait for the one before it. Call it before JAX looks for devices.
 
-    By default, XLA takes the temporary arrays of the next step while a step still runs: two to five such blocks were
-    measured in a heap that keeps what it frees, and one if steps wait. Steps are as fast (experiments/plan): there is
-    no accelerator to keep busy.
+    By default, XLA takes the temporary arrays of the next step while a step still runs, and a heap that keeps what it
+    frees grows to several such blocks; if steps wait, it holds one (experiments/plan). There is no accelerator to keep
+    busy, so nothing is lost.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
