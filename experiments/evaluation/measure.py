@@ -4,8 +4,8 @@ python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenize
 
 The sides take turns in one process, for one model after the other: all choices by `LogLikelihoods`, one forward pass
 per choice, and lm_eval's `HFLM` around a transformers Llama in batches of several sizes. All get the same tokens, so
-tokenization is not timed; a first turn compiles and is not counted. Needs PyTorch, transformers and lm_eval besides
-gptjax.
+tokenization is not timed; a first turn compiles and is not counted. For each model it also prints how many choices per
+second the matrix products alone would allow. Needs PyTorch, transformers and lm_eval besides gptjax.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def main() -> None:
         layers, width = map(int, shape.split("x"))
         family, params, theirs = models_of(layers, width, tokenizer.vocab_size)
         parameters = f"{count_parameters(family.declarations).total / 1e6:.1f} M"
+        print_limit(family, requests)
         sides = sides_of(family, params, theirs, requests, [int(batch) for batch in arguments.batches.split(",")])
         for measured in compared(sides, arguments.turns, len(requests)):
             about = dict(task=arguments.task, items=len(task.items), model=shape, parameters=parameters)
@@ -121,16 +122,47 @@ def sides_of(
     return sides
 
 
+def print_limit(family: Family, requests: list[Continued]) -> None:
+    """The speed if the products with the model's matrices took all the time, at the speed of a product of 1,024 rows,
+    with each context read once."""
+    config = family.config
+    x, weight = jax.numpy.ones((1024, config.width)), jax.numpy.ones((config.width, config.feedforward_width))
+    multiply = jax.jit(jax.numpy.matmul)
+    multiply(x, weight).block_until_ready()
+    seconds = []  # of the processor, which other programs affect little
+    for _ in range(6):
+        before = time.process_time()
+        for _ in range(20):
+            made = multiply(x, weight)
+        made.block_until_ready()
+        seconds.append((time.process_time() - before) / 20)
+    speed = 2 * x.shape[0] * weight.size / min(seconds)
+    counts = count_parameters(family.declarations)
+    head = config.width * config.vocab_size
+    contexts = {tuple(request.tokens[: request.first]) for request in requests}
+    scored = sum(len(request.tokens) - request.first for request in requests)
+    read = sum(map(len, contexts)) + scored - len(requests)
+    needed = 2 * (read * (counts.multiplied - head) + scored * head) / len(requests)
+    print(
+        f"{config.num_layers} x {config.width}: {read} tokens with each context once, {needed / 1e9:.2f} GFLOP per "
+        f"choice in products with matrices; a product of 1,024 rows: {speed / 1e9:.0f} GFLOP per processor second; on "
+        f"{os.cpu_count()} cores at most {os.cpu_count() * speed / needed:.0f} choices per second"
+    )
+
+
 def compared(sides: dict[str, Callable[[], list[float]]], turns: int, choices: int) -> list[dict]:
-    """A row per side: its choices per second, and its log-likelihoods beside those of the first side."""
+    """A row per side: its choices per second, its processor seconds, and its log-likelihoods beside those of the first
+    side."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    used: dict[str, list[float]] = {name: [] for name in sides}
     nats = {}
     for turn in range(turns + 1):
         for name, run in sides.items():
-            began = time.perf_counter()
+            began, before = time.perf_counter(), time.process_time()
             nats[name] = np.array(run())
             if turn:
                 seconds[name].append(time.perf_counter() - began)
+                used[name].append(time.process_time() - before)
     ours = next(iter(sides))
     return [
         dict(
@@ -138,6 +170,7 @@ def compared(sides: dict[str, Callable[[], list[float]]], turns: int, choices: i
             choices_per_second=round(choices / statistics.median(each), 1),
             slowest=round(choices / max(each), 1),
             fastest=round(choices / min(each), 1),
+            processor_seconds_per_100_choices=round(100 * statistics.median(used[name]) / choices, 3),
             gptjax_is_so_many_times_faster=round(statistics.median(each) / statistics.median(seconds[ours]), 2),
             largest_difference_in_nats=f"{np.abs(nats[name] - nats[ours]).max():.1e}",
         )
