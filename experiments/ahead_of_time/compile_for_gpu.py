@@ -31,6 +31,8 @@ from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.forecast.devices import gpus_of
 from gptjax.forecast.hardware import BY_NAME
+from gptjax.forecast.kernels import kernels_of
+from gptjax.forecast.program import bytes_of, parse_program
 from gptjax.parallel.traffic import KINDS, Collective, collectives_of
 from gptjax.planning import plan
 
@@ -118,29 +120,35 @@ def savings(name: str = "gpt2:350m", rows: int = 32) -> None:
         print(f"| {what} | {texts} | {state:.2f} | {work:.1f} | {state + work:.1f} |", flush=True)
 
 
-#       config, rows per step, fields that differ; each on eight GPUs, in one micro-batch
+#       config, GPUs, rows per step, fields that differ; each in one micro-batch
 SENT = (
-    ("gpt2:124m", 512, {"mesh.data": 1, "mesh.fsdp": 8}),
-    ("llama:8b", 16, {"mesh.data": 1, "mesh.fsdp": 8}),
+    ("gpt2:124m", 1, 64, {"mesh.data": 1}),
+    ("gpt2:124m", 8, 512, {"mesh.data": 1, "mesh.fsdp": 8}),
+    ("llama:8b", 8, 16, {"mesh.data": 1, "mesh.fsdp": 8, "model.num_layers": 4}),
 )
 
 
 def sent(cases=SENT) -> None:
-    """The MiB that a step's collectives move: outputs of all-gathers, inputs of reductions and all-to-alls."""
-    print(f"| config | mesh | layers | peak GiB | {' | '.join(KINDS)} | largest gather of layers | transposes |")
-    print("|---" * (6 + len(KINDS)) + "|")
-    for name, rows, fields in cases:
-        compiled, config, _ = compile_step(name, 8, rows, fields)
+    """The MiB that a step's collectives move: outputs of all-gathers, inputs of reductions and all-to-alls. And the
+    GiB that kernels write transposed, and that all kernels without products read and write."""
+    print(
+        f"| config | fields | layers | peak GiB | {' | '.join(KINDS)} | largest gather of layers | transposing kernels "
+        "| GiB transposed | GiB read and written |"
+    )
+    print("|---" * (8 + len(KINDS)) + "|")
+    for name, num_gpus, rows, fields in cases:
+        compiled, config, _ = compile_step(name, num_gpus, rows, fields)
         text, total = compiled.as_text(), collections.Counter()
-        every = collectives_of(text, 8)
+        every = collectives_of(text, num_gpus)
         for each in every:
             total[each.kind] += each.times * each.bytes
         sizes = " | ".join(f"{total[kind] / 2**20:.0f}" for kind in KINDS)
-        axes = " x ".join(f"{field.removeprefix('mesh.')} {size}" for field, size in fields.items() if size != 1)
+        changed = ", ".join(f"{field} {value}" for field, value in fields.items() if value != 1)
+        moved = sum(k.bytes * k.times for k in kernels_of(parse_program(text)) if k.kind == "other") / 2**30
         largest = largest_gather(every, 2 * config.model.vocab_size * config.model.width) / 2**20
         print(
-            f"| {name} | {axes} | {config.model.layers} | {sum(gibibytes(compiled)):.1f} | {sizes} | {largest:.0f} "
-            f"| {transposes(text)} |",
+            f"| {name} | {changed} | {config.model.layers} | {sum(gibibytes(compiled)):.1f} | {sizes} | {largest:.0f} "
+            f"| {len(transposing(text))} | {sum(transposing(text)) / 2**30:.2f} | {moved:.0f} |",
             flush=True,
         )
 
@@ -150,9 +158,15 @@ def largest_gather(every: list[Collective], head: int) -> int:
     return max((each.bytes for each in every if each.kind == "all-gather" and each.bytes != head), default=0)
 
 
-def transposes(text: str) -> int:
-    """The number of kernels in a program that transpose an array."""
-    return len(re.findall(r"^ *%?\S*transpose\S* = .* fusion\(", text, re.MULTILINE))
+def transposing(text: str) -> list[int]:
+    """The bytes that each kernel writes that transposes or copies arrays, per run."""
+    program = parse_program(text)
+    return [
+        bytes_of(each.shape)
+        for operations in program.computations.values()
+        for each in operations
+        if each.kind == "copy" or (each.kind == "fusion" and re.search("transpose|copy", each.name))
+    ]
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.lora import linear
 from gptjax.model.parameters import Axes
+from gptjax.model.rematerialization import from_arguments
 from gptjax.settings import ModelSettings
 
 _gelu = functools.partial(jax.nn.gelu, approximate=True)  # the tanh form, GPT-2's
@@ -99,5 +100,8 @@ class FeedForward(nn.Module):
 
         up_BTF = multiplied("up", x_BTD, input_init(config), width, inner)
         gate = [multiplied("gate", x_BTD, input_init(config), width, inner)] if gated else []
+        # XLA:GPU cannot compile an 8-bit product with a GELU whose argument and result are both saved.
+        if not (config.matmul == "fp8" and config.feedforward.startswith(("gelu", "geglu"))):
+            activation = from_arguments(activation, config)
         hidden_BTF = activation(*gate, up_BTF)
         return multiplied("down", hidden_BTF, output_init(config), inner, width)

@@ -31,6 +31,7 @@ from gptjax.model.grouped_products import blocks_of, grouped_product
 from gptjax.model.initialization import input_init, output_init
 from gptjax.model.parameters import matrix, vector
 from gptjax.model.placement import ONE_DEVICE, Placement
+from gptjax.model.rematerialization import from_arguments
 from gptjax.settings import ModelSettings
 
 ROUTER_BIAS = "router_bias"
@@ -229,7 +230,8 @@ def feedforward(config: ModelSettings, x: jax.Array, weights: dict[str, Any], pr
         return y if a is None else y + product(product(x, a), b) * lora.scale_of(config)
 
     gate = [multiplied("gate", x)] if "gate" in weights else []
-    return multiplied("down", activation_of(config.feedforward)[0](*gate, multiplied("up", x)))
+    activation = from_arguments(activation_of(config.feedforward)[0], config)
+    return multiplied("down", activation(*gate, multiplied("up", x)))
 
 
 def adapter_name(name: str, part: str) -> str:

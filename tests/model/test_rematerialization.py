@@ -1,4 +1,5 @@
-"""Every policy has the gradients of `none`, and saves the named results in the named memory."""
+"""Every policy has the gradients of `none`, and saves the named results in the named memory; norms and activations save
+their arguments alone."""
 
 import functools
 
@@ -10,8 +11,10 @@ from jax._src.ad_checkpoint import saved_residuals  # jax.ad_checkpoint only pri
 from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
+from gptjax.model.feedforward import FeedForward
+from gptjax.model.norm import make_norm
 from gptjax.model.precision import PRODUCT
-from gptjax.model.rematerialization import ATTENTION_OUTPUT, LAYER_INPUT, POLICIES, rematerialized
+from gptjax.model.rematerialization import ATTENTION_OUTPUT, LAYER_INPUT, POLICIES, from_arguments, rematerialized
 from gptjax.settings import allowed_values
 
 NAMES = (LAYER_INPUT, PRODUCT, ATTENTION_OUTPUT)
@@ -41,12 +44,15 @@ def inputs():
     return weights, jnp.asarray(rng.standard_normal((2, 8)), jnp.float32)
 
 
+@functools.cache
+def gradients(remat, in_scan):
+    return jax.jit(jax.grad(functools.partial(loss, remat, in_scan), (0, 1)))(*inputs())
+
+
 @pytest.mark.parametrize("in_scan", [True, False])
 @pytest.mark.parametrize("remat", POLICIES)
 def test_gradients_equal_those_without_recomputation(remat, in_scan):
-    mine, plain = (
-        jax.jit(jax.grad(functools.partial(loss, name, in_scan), (0, 1)))(*inputs()) for name in (remat, "none")
-    )
+    mine, plain = gradients(remat, in_scan), gradients("none", in_scan)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), mine, plain)
 
 
@@ -65,6 +71,51 @@ def test_a_policy_saves_the_named_results_in_the_named_memory(remat):
     assert on_host == {widths[name] for name in policy.host}
     always = set() if LAYER_INPUT in policy.host else {LAYER_INPUT}
     assert on_device == {widths[name] for name in {*policy.device, *always}}
+
+
+def saved_shapes(function, *arguments):
+    """Sorted shapes and types of what a function saves for the backward pass, without constants."""
+    return sorted((aval.shape, aval.dtype.name) for aval, _ in saved_residuals(function, *arguments) if aval.ndim)
+
+
+@pytest.mark.parametrize("fields", [{"norm": "layernorm", "bias": "all"}, {"norm": "rmsnorm"}], ids=str)
+def test_a_norm_saves_its_arguments_alone(fields, model_config):
+    norm, x = make_norm(model_config(**fields)), jnp.ones((2, 3, 16), jnp.bfloat16)
+    params = norm.init(jax.random.key(0), x)
+    assert set(saved_shapes(norm.apply, params, x)) == {((2, 3, 16), "bfloat16"), ((16,), "float32")}
+
+
+@pytest.mark.parametrize("name, results", [("gelu", 2), ("relu2", 2), ("swiglu", 3), ("geglu", 3)])
+def test_a_feedforward_layer_saves_only_what_its_products_read_and_make(name, results, model_config):
+    layer, x = FeedForward(model_config(feedforward=name)), jnp.ones((2, 3, 16), jnp.bfloat16)
+    params = layer.init(jax.random.key(0), x)
+    saved = saved_shapes(functools.partial(layer.apply, params), x)
+    assert [shape for shape, _ in saved if len(shape) == 3] == [(2, 3, 16)] + [(2, 3, 24)] * results
+    assert {dtype for _, dtype in saved} == {"bfloat16"}
+
+
+@pytest.mark.parametrize("layers", ["scan", "unroll"])
+def test_what_is_computed_again_from_its_arguments_has_the_same_gradients(layers, model_config):
+    def function(x, scale):
+        return jax.nn.gelu(x) * scale
+
+    x, scale, cotangent = (jnp.linspace(-2, 2, 12).reshape(3, 4), jnp.arange(4.0), jnp.ones((3, 4)))
+    mine, plain = (
+        jax.jit(lambda *given, function=function: jax.vjp(function, *given)[1](cotangent))(x, scale)
+        for function in (from_arguments(function, model_config(layers=layers)), function)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), mine, plain)
+
+
+@pytest.mark.parametrize(
+    "layers, platform, kept", [("unroll", "cuda", True), ("unroll", "cpu", False), ("scan", "cuda", False)]
+)
+def test_only_a_cpus_compiler_may_merge_both_computations(layers, platform, kept, model_config):
+    """In a scan, no compiler can."""
+    config = model_config(layers=layers)
+    gradient = jax.jit(jax.grad(lambda x: from_arguments(jax.nn.gelu, config)(x).sum()))
+    text = gradient.trace(jnp.ones(3)).lower(lowering_platforms=(platform,)).as_text()
+    assert ("optimization_barrier" in text) == kept
 
 
 def test_the_config_allows_exactly_the_policies_of_the_table():

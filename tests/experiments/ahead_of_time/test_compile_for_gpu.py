@@ -3,6 +3,7 @@
 The shapes are those of the named models, with fewer layers.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("jax_cuda12_plugin")
 sys.path.append(str(Path(__file__).parents[3] / "experiments" / "ahead_of_time"))
 
-from compile_for_gpu import compile_step, largest_gather, transposes
+from compile_for_gpu import compile_step, gibibytes, largest_gather, transposing
 
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
@@ -31,18 +32,53 @@ def test_an_untied_head_moves_once_in_bfloat16():
     ]
 
 
+ALONE, ROWS, LENGTH, WIDTH = {"mesh.data": 1}, 64, 1024, 768  # 124M, 64 rows for each GPU
+STREAM = 2 * ROWS * LENGTH * WIDTH  # bytes of an array as wide as the residual stream
+
+
+@functools.cache
+def gpt2(num_gpus, layers, how="unroll"):
+    fields = (FSDP if num_gpus > 1 else ALONE) | {"model.num_layers": layers, "model.layers": how}
+    return compile_step("gpt2:124m", num_gpus, ROWS * num_gpus, fields)[0]
+
+
 def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
-    """GPT-2's embedding, which is also its head, is gathered once in bfloat16. One GPU's step has 4 kernels that
-    transpose; a residual stream in another layout than its matrix products need would take 8 in every layer.
+    """GPT-2's embedding, which is also its head, is gathered once and its gradient scattered once, in bfloat16. What is
+    looked up in it is sent as bfloat16 vectors, and so is their gradient.
+
+    The kernels that transpose write the stream twice in bfloat16 and twice in float32, before and after the layers, and
+    each GPU's part of some parameters. A stream in another order than the layers' products need would be written eight
+    times in every layer.
     """
-    layers, width = 4, 768
-    compiled, config, _ = compile_step("gpt2:124m", 8, 512, FSDP | {"model.num_layers": layers})
-    text = compiled.as_text()
-    every, head = collectives_of(text, 8), 2 * config.model.vocab_size * width
-    assert [each.kind for each in every if each.kind == "all-gather" and each.bytes >= head] == ["all-gather"]
-    layer = 2 * 12 * width**2
-    assert largest_gather(every, head) < 2.3 * layer
-    assert transposes(text) < 5 * layers
+    layers = 4
+    text = gpt2(8, layers).as_text()
+    every, head = collectives_of(text, 8), 2 * 50257 * WIDTH
+    large = [(each.kind, each.bytes, each.times) for each in every if each.bytes >= head]
+    sent = [("all-gather", head, 1), *[("all-to-all", STREAM, 1)] * 2, ("reduce-scatter", head, 1)]
+    assert sorted(large) == sent
+    assert largest_gather(every, head) < 2.3 * 2 * 12 * WIDTH**2
+    assert sum(transposing(text)) < 8 * STREAM
+
+
+@pytest.mark.parametrize("num_gpus, how", [(1, "unroll"), (8, "unroll"), (1, "scan")])
+def test_a_layer_saves_only_what_products_and_attention_read_and_what_norms_get(num_gpus, how):
+    """As wide as the stream: the inputs and outputs of two norms, queries, keys, values and attention's output. Four
+    times as wide: the activation's input and output. Nothing is saved in float32 but numbers per row or head.
+    """
+    four, two = (sum(gibibytes(gpt2(num_gpus, layers, how))) * 2**30 for layers in (4, 2))
+    of_parameters = 12 * WIDTH**2 * (12 / num_gpus + 2)  # float32 and AdamW's moments; rounded to bfloat16
+    assert (four - two) / 2 - of_parameters == pytest.approx(16 * STREAM, rel=0.03)
+
+
+def test_with_fsdp_a_gpu_needs_no_more_memory_than_alone():
+    assert sum(gibibytes(gpt2(8, 4))) < sum(gibibytes(gpt2(1, 4)))
+
+
+@pytest.mark.parametrize("remat, runs", [("dots", 2), ("attention", 2), ("full", 3)])
+def test_attention_is_not_computed_again_where_its_output_is_saved(remat, runs):
+    """Its kernel runs forward and backward; with `full` once more in the backward pass."""
+    fields = ALONE | {"model.num_layers": 2, "model.layers": "scan", "model.remat": remat}
+    assert compile_step("gpt2:124m", 1, ROWS, fields)[0].as_text().count("__cudnn$fmha") == runs
 
 
 def test_with_zero1_each_gpu_gets_only_its_part_of_the_summed_gradients():
