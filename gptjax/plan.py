@@ -41,7 +41,7 @@ from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts, read_facts
 from gptjax.data.mixture import parse_mixture
-from gptjax.display.formatting import bytes_text
+from gptjax.display.formatting import bytes_text, count_text
 from gptjax.display.terminal import Console
 from gptjax.files import write_aside
 from gptjax.files.paths import output_file
@@ -55,7 +55,7 @@ from gptjax.forecast.micro_batch import fitted_at
 from gptjax.forecast.price import Price, parse_price
 from gptjax.forecast.room import beside_steps
 from gptjax.forecast.run import Forecast, forecast_run
-from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, without_best
+from gptjax.forecast.search import LAW, Candidate, Choice, Goal, choose, with_tokens, without_best
 from gptjax.forecast.step import Needs, compiled_needs
 from gptjax.forecast.table import forecast_table
 from gptjax.model.families import validate_model
@@ -84,6 +84,7 @@ JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for pro
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
 
 MOST = 1e12  # of a budget's number; larger ones are mistakes
+ALIKE = 0.02  # a compiled time that differs by a smaller fraction from the budget counts as equal
 TRIES = 4  # ways to train that a search compiles, if the best ones do not fit
 VOCABULARY = 32_768  # assumed if neither the config nor the data give its size
 
@@ -122,10 +123,17 @@ def main(argv: list[str]) -> None:
 # --- From a config to what it needs ----------------------------------------------------------------------------------
 
 
-def needed(
+def needed(config: ConfigDict, place: Place, price: Price | None, console: Console) -> Forecast:
+    """Plans the run, asks the compiler or the formula, and prints what it needs."""
+    forecast = forecast_of(config, place, price, console)
+    console.print(forecast_table(forecast))
+    return forecast
+
+
+def forecast_of(
     config: ConfigDict, place: Place, price: Price | None, console: Console, unique: float = math.inf
 ) -> Forecast:
-    """Plans the run, asks the compiler or the formula, and prints what it needs. unique: as for `facts_at_hand`."""
+    """What the run needs, by the compiler or the formula. unique: as for `facts_at_hand`."""
     settings = freeze(config)
     data, notes = facts_at_hand(settings, unique)
     plan, of_batch = fitted_at(place, planning.plan(settings, data, place.devices))
@@ -134,7 +142,6 @@ def needed(
     if not forecast.fit.fits:
         nearest = advice(plan, forecast.fit.available + beside_steps(plan))
         forecast = dataclasses.replace(forecast, notes=(*forecast.notes, nearest))
-    console.print(forecast_table(forecast))
     return forecast
 
 
@@ -230,9 +237,13 @@ def search(
     with console.status("comparing …"):
         choices = choose(goal, candidates, price)
 
-    def compiled(best: Choice) -> Forecast:
+    def compiled(best: Choice) -> tuple[Choice, Forecast]:
         place = find_place(name, best.place.count) if isinstance(best.place.devices, AbstractDevices) else best.place
-        return needed(chosen_config(best), place, price, console, goal.unique)
+        forecast = forecast_of(chosen_config(best), place, price, console, goal.unique)
+        if (again := in_budget(goal, best, forecast, price)) is best:
+            return best, forecast
+        console.print(f"with its speed as compiled, it trains on {count_text(again.tokens)} tokens", style="yellow")
+        return again, forecast_of(chosen_config(again), place, price, console, goal.unique)
 
     choices, forecast = until_it_fits(goal, choices, price, console, compiled)
     best = choices[0]
@@ -246,10 +257,24 @@ def search(
     write(forecast, forecast.to_json() | {"choices": choices_json(choices)}, files, console)
 
 
+def in_budget(goal: Goal, best: Choice, forecast: Forecast, price: Price | None) -> Choice:
+    """The choice with as many tokens as fit into a budget of time by its compiled step; the same if that is near."""
+    if goal.kind != "seconds" or forecast.time is None or not forecast.fit.fits:
+        return best
+    share = goal.amount / forecast.time.total.likely
+    return best if abs(share - 1) <= ALIKE else with_tokens(goal, best, share * forecast.tokens.run, price)
+
+
 def until_it_fits(
-    goal: Goal, choices: list[Choice], price: Price | None, console: Console, compiled: Callable[[Choice], Forecast]
+    goal: Goal,
+    choices: list[Choice],
+    price: Price | None,
+    console: Console,
+    compiled: Callable[[Choice], tuple[Choice, Forecast]],
 ) -> tuple[list[Choice], Forecast]:
     """Prints the choices and what the best needs as compiled; if that does not fit, the same with the next best.
+
+    compiled: returns a choice with as many tokens as it trains as compiled, and its forecast.
 
     Returns:
       The choices, the best one first, and its forecast, which does not fit if TRIES compilations did not.
@@ -257,7 +282,9 @@ def until_it_fits(
     for left in reversed(range(TRIES)):
         console.print(choices_table(choices, price))
         console.print(f"\n{choices[0].name}:", style="bold")
-        forecast = compiled(choices[0])
+        best, forecast = compiled(choices[0])
+        choices = [best, *choices[1:]]
+        console.print(forecast_table(forecast))
         if forecast.fit.fits or not left:
             break
         needs, most = bytes_text(forecast.memory.total), bytes_text(forecast.fit.most)
@@ -282,7 +309,9 @@ def chosen_from(place: Place, fields: dict[str, Any]) -> list[Candidate]:
 
 
 def reached(best: Choice) -> str:
-    loss = f", loss {best.loss:.3f} by a published law" if best.loss is not None else ""
+    loss = (
+        f", loss {best.loss:.3f} by a published law" if best.loss is not None and best.is_better_than_guessing else ""
+    )
     return f"{best.parameters:,} parameters on {best.tokens or 0:,.0f} tokens{loss}"
 
 

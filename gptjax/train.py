@@ -22,7 +22,7 @@ import jax
 from gptjax import config as configs
 from gptjax.command_line import cli
 from gptjax.command_line.flags import Flags
-from gptjax.command_line.runtime import keep_freed_memory, use_compilation_cache
+from gptjax.command_line.runtime import run_in_turn, use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.display.formatting import bytes_text
@@ -68,8 +68,8 @@ def main(argv: list[str]) -> int:
     for flag in (_CONFIG, _WORKDIR):
         if flag.value is None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
-    keep_freed_memory()
     use_compilation_cache()
+    run_in_turn()
     meeting, timeouts = _processes()
     with StopRequest(every=None) as stop, members.joined(meeting, timeouts):
         members.begin("checking --workdir and the config")

@@ -1,6 +1,7 @@
 """All tests run on eight CPU devices in one process, with absl's flags marked as parsed for Grain's workers."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -17,8 +18,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A JAX_COMPILATION_CACHE_DIR that you set is kept after the session; JAX_DISABLE_MOST_OPTIMIZATIONS=0 runs the code
 # that users get.
 if os.environ["JAX_PLATFORMS"] == "cpu" and os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") == "1":
-    if "xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):  # set here for pytest-xdist's processes
-        quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    if "xla_cpu_parallel_codegen_split_count" not in os.environ.get("XLA_FLAGS", ""):  # set here for pytest-xdist
+        quick = "--xla_cpu_parallel_codegen_split_count=1"
+        if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):  # later ones do not know it
+            quick += " --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # set by this line in the processes that pytest-xdist starts
     COMPILED = tempfile.TemporaryDirectory(prefix="gptjax-tests-")  # deleted when this process ends

@@ -12,9 +12,10 @@ from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
 from gptjax.display.terminal import Console
 from gptjax.forecast.devices import described_place
+from gptjax.forecast.duration import Cases
 from gptjax.forecast.run import forecast_run
 from gptjax.forecast.search import Candidate, Goal, choose
-from gptjax.plan import until_it_fits
+from gptjax.plan import in_budget, until_it_fits
 
 CONFIG = "--config=configs/llama.py:135m"
 
@@ -99,6 +100,7 @@ def test_a_budget_becomes_a_config_that_train_takes_as_it_is(tmp_path):
     chosen, other = plan["choices"]
     assert chosen["loss"] < other["loss"] and other["reason"]
     assert plan["tokens"]["run"] == chosen["tokens"] and plan["tokens"]["at_hand"] > 0
+    assert plan["time"]["total"][1] == pytest.approx(0.002 * 3600, rel=0.05)
     short = ("--config.training.duration=1 steps", "--config.logging.plots=False", "--config.logging.tensorboard=False")
     trained = run_command("train", f"--config={best}", f"--workdir={run}", *short)
     assert trained.returncode == 0, trained.stderr
@@ -133,6 +135,19 @@ def test_a_budget_that_makes_no_sense_is_one_sentence(arguments, words):
         assert word in done.stderr
 
 
+def test_the_tokens_of_a_budget_follow_the_speed_of_the_compiled_step():
+    config, place = load_config("configs/llama.py:135m"), described_place("H100", 8)
+    goal = Goal("seconds", 3600.0, "--hours=1")
+    (best,) = choose(goal, [Candidate("135m", config, DataFacts(49152), place)], None)
+    forecast = forecast_run(best.layout.plan, place, best.layout.needs, None)
+    for slower, tokens in ((1.0, best.tokens), (1.01, best.tokens), (1.5, best.tokens / 1.5)):
+        time = dataclasses.replace(forecast.time, total=Cases(*(slower * goal.amount,) * 3))
+        run = dataclasses.replace(forecast.tokens, run=best.tokens)
+        found = in_budget(goal, best, dataclasses.replace(forecast, time=time, tokens=run), None)
+        assert found.tokens == pytest.approx(tokens, rel=0.01)
+        assert (found is best) == (slower < 1.02)
+
+
 def test_a_search_goes_on_with_the_next_best_until_the_compiled_step_fits():
     """The compiler needs twice the memory that the formula estimated, for the first two layouts."""
     config = load_config("configs/llama.py:135m")
@@ -147,7 +162,7 @@ def test_a_search_goes_on_with_the_next_best_until_the_compiled_step_fits():
         if len(tried) < 3:
             memory = dataclasses.replace(needs.memory, workspace=int(place.hardware.memory))
             needs = dataclasses.replace(needs, memory=memory)
-        return forecast_run(plan, place, needs, None)
+        return best, forecast_run(plan, place, needs, None)
 
     found, forecast = until_it_fits(goal, choices, None, Console(file=printed, width=120), compiled)
     assert tried[-1] is found[0].layout and forecast.fit.fits

@@ -220,7 +220,7 @@ def test_a_resumed_run_must_be_the_same_run(tiny, plain, tmp_path):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(training__batch_size=4), r"batch_size=4: must be divisible by the 8 devices"),
+        (dict(training__batch_size=4), r"batch_size = 4: must be divisible by the 8 devices"),
         (dict(model__vocab_size=100), r"model\.vocab_size = 100: must be at least \d+, the size of the tokenizer"),
         (dict(mesh__data=16), "is for 16 devices, and this run has 8"),
         (dict(model__attention="cudnn"), "the platform is cpu"),

@@ -51,7 +51,7 @@ def peak_mib() -> float:
 def gptjax_steps(variant: str) -> tuple[Callable[[int], float], dict]:
     import jax
 
-    from gptjax.command_line.runtime import keep_freed_memory
+    from gptjax.command_line.kept_memory import keep_freed_memory
     from gptjax.config import default
     from gptjax.data.facts import DataFacts
     from gptjax.parallel.distributed import local_rows, put_batch

@@ -62,9 +62,8 @@ def rows() -> list[dict[str, Any]]:
 
 
 def total(needs: dict[str, Any]) -> int:
-    """The bytes of one step, without what the heap keeps of earlier ones: here, freed memory returns to the system."""
-    memory = Needs.from_json(needs).memory
-    return memory.total - memory.heap
+    """The bytes of one step."""
+    return Needs.from_json(needs).memory.total
 
 
 def predicted(row: dict[str, Any], peak: float) -> Cases:

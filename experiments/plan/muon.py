@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gptjax.command_line.runtime import keep_freed_memory
+from gptjax.command_line.kept_memory import keep_freed_memory
 from gptjax.training.optimizers import muon
 from gptjax.training.trainer import compiler_options
 

@@ -17,6 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gptjax.command_line.kept_memory import keep_freed_memory
+
+if sys.argv[2:] == ["time"]:
+    keep_freed_memory()  # as gptjax train does, before any library starts a thread
+
 import jax
 import numpy as np
 
@@ -24,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from configs_measured import CONFIGS, DATA
 from sides import processor_seconds
 
-from gptjax.command_line.runtime import keep_freed_memory, use_compilation_cache
+from gptjax.command_line.runtime import run_in_turn, use_compilation_cache
 from gptjax.config import validate
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.step import Needs, read_needs
@@ -41,11 +46,10 @@ STEPS, SECONDS = 3, 6.0  # the least number of steps that are timed, and of seco
 
 def main() -> None:
     name, what = sys.argv[1:]
-    if what == "time":
-        keep_freed_memory()  # as gptjax train does
-    else:
+    if what == "memory":
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**20)  # freed arrays return to the system at once
     use_compilation_cache()
+    run_in_turn()
     config = CONFIGS[name]()
     validate(config)
     made = plan(config, DATA, jax.devices()[:1])

@@ -31,7 +31,7 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     import jax.numpy as jnp
     import numpy as np
 
-    from gptjax.command_line.runtime import keep_freed_memory
+    from gptjax.command_line.kept_memory import keep_freed_memory
     from gptjax.model.attention import attention
     from gptjax.model.resolve import attention_block
     from gptjax.training.trainer import compiler_options

@@ -159,7 +159,7 @@ SIDES = {"gptjax": gptjax_side, "torch": torch_side}
 def main(side: str, shape: str, style: str, dtype: str) -> None:
     started = time.perf_counter()
     if side == "gptjax":
-        from gptjax.command_line.runtime import keep_freed_memory
+        from gptjax.command_line.kept_memory import keep_freed_memory
 
         keep_freed_memory()  # as `python -m gptjax.train` does
     steps, facts = SIDES[side](SHAPES[shape], style, dtype)

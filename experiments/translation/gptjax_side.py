@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 
 from gptjax import planning
-from gptjax.command_line.runtime import keep_freed_memory
+from gptjax.command_line.kept_memory import keep_freed_memory
 from gptjax.config.user_code import load_config
 from gptjax.data.facts import facts_of
 from gptjax.parallel.distributed import local_rows, put_batch

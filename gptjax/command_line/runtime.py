@@ -1,21 +1,14 @@
-"""Process settings for speed: a cache of compiled programs, and reuse of freed memory."""
+"""How a process compiles and runs programs: a cache, and one after another on processors."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 
 import jax
 
 from gptjax.files.folders import cache_folder
 
 WORTH_KEEPING = 0.5  # seconds of compilation from which a program is cached
-
-# Parameters of glibc's mallopt, by their numbers in malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_NEVER = -1
-_GROWTH = 256 * 2**20  # bytes by which the heap grows
 
 
 def use_compilation_cache(worth_keeping: float = WORTH_KEEPING) -> None:
@@ -33,20 +26,11 @@ def use_compilation_cache(worth_keeping: float = WORTH_KEEPING) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", worth_keeping)
 
 
-def keep_freed_memory() -> bool:
-    """Makes this process keep memory that it frees; returns whether the C library supports this.
+def run_in_turn() -> None:
+    """On processors, makes each step of one device wait for the one before it. Call it before JAX looks for devices.
 
-    XLA:CPU allocates its temporaries anew in every step. By default, blocks of this size come from mmap and return to
-    the system when the step ends, so every step maps and zeroes all pages again: on a CPU, page faults can take a third
-    of a training step. After this call the blocks come from one heap that only grows, so the process keeps its peak
-    memory. Call this function before JAX starts its threads, because their own heaps cannot hold large blocks. Without
-    glibc, it has no effect.
+    By default, XLA takes the temporary arrays of the next step while a step still runs, and a heap that keeps what it
+    frees grows to several such blocks; if steps wait, it holds one (experiments/plan). There is no accelerator to keep
+    busy, so nothing is lost.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # musl
-        return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROWTH))
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)

@@ -3,9 +3,9 @@
 The continuations of one context form a group, which takes a contiguous part of a row: the context, then each
 continuation without its last token, which is only predicted. Continuations are branches of the context: each sees the
 context and itself, as if it followed the context directly (`attention.Branches`). A row holds several groups, as rows
-in training hold several documents, so that a forward pass uses the whole device and has little padding. Logits are
-computed only at positions that predict a continuation. An encoder–decoder reads contexts as its sources, and
-continuations as branches without a common beginning.
+in training hold several documents, so that a forward pass uses the whole device and has little padding. The output of
+the last layer and logits are computed only at positions that predict a continuation. An encoder–decoder reads contexts
+as its sources, and continuations as branches without a common beginning.
 
 Each device reads its own rows with a copy of the parameters. If the parameters are split over several devices, these
 read the same rows together. A batch is sent before the results of the previous one are fetched, so that the host
@@ -41,6 +41,7 @@ POSITIONS = 256  # whose logits exist together, if only for a part of the vocabu
 # be read from memory too often
 FEWEST_LENGTHS = 6  # of rows, unless fewer hold all groups without unused room
 SHORTEST = 256  # tokens of the shortest row; a quarter of that for a source
+WANTED_STEPS = 16  # the number of positions whose output is computed is a multiple of this part of a row
 AXIS = "data"
 
 
@@ -69,12 +70,15 @@ class TokenScore:
 class _Group:
     """One context and its continuations, by the index of their requests.
 
-    size: the number of tokens that it takes in a row, and in a row's source.
+    Attributes:
+      size: the number of tokens that it takes in a row, and in a row's source.
+      wanted: the number of those that predict a token of a continuation.
     """
 
     context: tuple[int, ...]
     continuations: list[tuple[int, tuple[int, ...]]]
     size: tuple[int, int]
+    wanted: int
 
 
 @dataclasses.dataclass
@@ -113,8 +117,13 @@ class LogLikelihoods:
         """Yields the index of each request and its score in the order of computation: longest first, so that too little
         memory is detected at once."""
         pending: Any = None
-        for shape, rows in self._batches(requests):
-            sent = rows, self._send(shape, rows)
+        batches = list(self._batches(requests))
+        wanted: dict[tuple[int, int], int] = {}  # by shape, since each number is a program to compile
+        for shape, rows in batches:
+            most = max(sum(group.wanted for group in row.groups) for row in rows)
+            wanted[shape] = max(wanted.get(shape, 0), num_wanted(shape[0], most))
+        for shape, rows in batches:
+            sent = rows, self._send(shape, rows, wanted[shape])
             if pending is not None:
                 yield from self._fetched(*pending)
             pending = sent
@@ -159,28 +168,36 @@ class LogLikelihoods:
             for each in continuations:
                 more = begin + len(each[1]) - 1
                 if some and (size + more > room or not self.family.branches):
-                    yield _Group(context, some, (size, source))
+                    yield _Group(context, some, (size, source), size - own + min(own, 1))
                     some, size = [], own
                 some.append(each)
                 size += more
-            yield _Group(context, some, (size, source))
+            yield _Group(context, some, (size, source), size - own + min(own, 1))
 
-    def _send(self, shape: tuple[int, int], rows: list[_Row]) -> Any:
-        """Divides the rows over the devices and starts the program; does not wait for the returned arrays."""
+    def _send(self, shape: tuple[int, int], rows: list[_Row], Q: int) -> Any:
+        """Divides the rows over the devices and starts the program; does not wait for the returned arrays.
+
+        Q: the number of positions in each row whose output is computed.
+        """
         length, source_length = shape
         n = self.readers
         B = min(1 << (-(-len(rows) // n) - 1).bit_length(), self._num_rows(shape) // n)
+        Q = Q if self.family.branches else length
+        wanted = np.zeros((n * B, Q), np.int32)
         names = ("tokens", "segments", "branches", "positions")
         arrays = {name: np.zeros((n * B, length), np.int32) for name in names}
         sources = {name: np.zeros((n * B, source_length), np.int32) for name in ("tokens", "segments", "positions")}
-        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # per device: position in its rows, token
+        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # per device: place in `wanted`, token
         for number, row in enumerate(rows):
             laid = _laid_out(row.groups, self.family.continues)
             for name, values in zip(names, laid.row):
                 arrays[name][number, : len(values)] = values
             for name, values in zip(sources, laid.source):
                 sources[name][number, : len(values)] = values
-            scored[number // B] += [(number % B * length + place, token) for place, token in laid.scored]
+            at, tokens = np.transpose(laid.scored)
+            places = np.arange(length) if Q == length else np.unique(at)
+            wanted[number, : len(places)] = places
+            scored[number // B] += zip(number % B * Q + np.searchsorted(places, at), tokens)
         # A context's end predicts a token of each of its continuations, so more tokens may be scored than there are
         # positions. The number of pieces is part of the program; doubling it keeps the programs few.
         pieces = 2 * -(-B * length // self.piece)
@@ -190,7 +207,7 @@ class LogLikelihoods:
         for device, pairs in enumerate(scored):
             asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
         used = np.array([-(-len(pairs) // self.piece) for pairs in scored], np.int32)
-        inputs = [*arrays.values(), *sources.values(), asked.reshape(n * pieces, self.piece, 2), used]
+        inputs = [*arrays.values(), wanted, *sources.values(), asked.reshape(n * pieces, self.piece, 2), used]
         placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
         with jax.set_mesh(self.mesh):
             return B, _score(self.family, self.mesh, self.vocabulary, self.params, *placed)
@@ -239,6 +256,12 @@ def rounded(length: int, shortest: int, steps: int = 4) -> int:
     while length > 2 * steps * step:
         step *= 2
     return -(-length // step) * step
+
+
+def num_wanted(length: int, needed: int) -> int:
+    """`needed` of the positions of a row, rounded up: tasks and runs of similar lengths then share programs."""
+    step = length // WANTED_STEPS
+    return min(length, -(-needed // step) * step)
 
 
 def row_lengths(sizes: Sequence[int]) -> list[int]:
@@ -337,25 +360,28 @@ def _score_places(
     segments_BT: jax.Array,
     branches_BT: jax.Array,
     positions_BT: jax.Array,
+    wanted_BQ: jax.Array,
     source_BS: jax.Array,
     source_segments_BS: jax.Array,
     source_positions_BS: jax.Array,
     asked_Pq2: jax.Array,
     used_1: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """For each q of a piece p, the log-likelihood of token asked_Pq2[p, q, 1] at position asked_Pq2[p, q, 0], and
-    whether it is the most likely token there. Positions are numbered through all rows. Only the first used_1[0] pieces
-    are computed: their number differs between batches, and is no part of the program. Logits exist for at most `most`
-    tokens of the vocabulary at a time."""
+    """For each q of a piece p, the log-likelihood of token asked_Pq2[p, q, 1] at the wanted position with number
+    asked_Pq2[p, q, 0], numbered through all rows, and whether it is the most likely token there. Only the first
+    used_1[0] pieces are computed: their number differs between batches, and is no part of the program. Logits exist for
+    at most `most` tokens of the vocabulary at a time."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
         seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
+        if wanted_BQ.shape != tokens_BT.shape:  # otherwise all are wanted
+            seen |= dict(wanted_BQ=wanted_BQ)
     if not family.continues:
         seen |= dict(source_BS=source_BS, source_segments_BS=source_segments_BS)
         seen |= dict(source_positions_BS=source_positions_BS)
     model: Any = family.module(family.placement)
-    x_BTD, _ = model.apply({"params": params}, tokens_BT, **seen, method="hidden")
-    x_PD = x_BTD.reshape(-1, x_BTD.shape[-1])
+    x_BQD, _ = model.apply({"params": params}, tokens_BT, **seen, method="hidden")
+    x_PD = x_BQD.reshape(-1, x_BQD.shape[-1])
 
     def head() -> jax.Array:
         return model.apply({"params": params}, method="output_matrix")

@@ -12,16 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from gptjax.config import default, flatten, validate
-from gptjax.display.formatting import bytes_text, count_text, span_text
+from gptjax.display.formatting import bytes_text, count_text, counted, span_text
 from gptjax.files import write_aside
 from gptjax.forecast.layouts import EIGHT_BITS, Layout, with_fields
 from gptjax.forecast.price import Price
-from gptjax.forecast.run import extrapolated
+from gptjax.forecast.run import REPEATED, extrapolated, law_loss
 from gptjax.forecast.search import LAW, Choice
 from gptjax.model.families import validate_model
 from gptjax.parallel.mesh import AXES
+from gptjax.scaling.repetition import ON_C4
 
 SHOWN = 12  # rows of a table
+PASSES, MOST_PASSES = (1, 2, 4, 8, 16, 32), 60  # over a text that are shown; the most of the runs behind ON_C4
 
 
 def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableType:
@@ -32,7 +34,7 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     for choice in choices[:SHOWN]:
         known = choice.tokens is not None
         cells = [choice.name, count_text(choice.parameters), count_text(choice.tokens) if known else "–"]
-        cells += [f"{choice.loss:.3f}" if choice.loss is not None else "–"]
+        cells += [f"{choice.loss:.3f}" if choice.is_better_than_guessing else "–"]
         cells += [span_text(choice.seconds) if known else "–"]
         cells += [f"{choice.cost:,.2f}" if choice.cost is not None else "–"] if price else []
         best = choice is choices[0]
@@ -44,9 +46,38 @@ def choices_table(choices: Sequence[Choice], price: Price | None) -> RenderableT
     if (passes := choices[0].passes) > 1:
         parts.append(Text(f"with {passes:.2g} passes over the text at hand, repeated tokens discounted", style="dim"))
     parts.append(Text(f"losses by {LAW.source}, for text like the paper's; they only rank sizes", style="dim"))
-    if extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
+    if choices[0].loss is not None and not choices[0].is_better_than_guessing:
+        parts.append(Text("the law's loss for the best is above that of guessing: it is too small", style="yellow"))
+    elif extrapolated(choices[0].parameters, choices[0].tokens or 0.0):
         parts.append(Text("the best is outside the sizes and tokens to which the law was fitted", style="yellow"))
+    if choices[0].passes and choices[0].is_better_than_guessing:
+        parts += ["", _passes(choices[0])]
     return Group(*parts, "", _layouts(choices[0]))
+
+
+def _passes(choice: Choice) -> RenderableType:
+    """The loss by the number of passes over the text at hand, and after which one repeating stops helping."""
+    assert choice.tokens is not None and choice.seconds is not None
+    unique = choice.tokens / choice.passes
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("passes", "tokens", "time", "loss, discounted", "loss, as on C4"):
+        table.add_column(name, justify="right")
+    for passes in PASSES:
+        tokens, seconds = passes * unique, choice.seconds / choice.passes * passes
+        losses = law_loss(LAW, choice.size, tokens, unique), ON_C4.loss(LAW, choice.size, tokens, unique)
+        table.add_row(f"{passes}", count_text(tokens), span_text(seconds), *(f"{loss:.3f}" for loss in losses))
+    most = most_useful_passes(choice.size, unique)
+    until = f"stops helping after {counted(most, 'pass', 'passes')}"
+    until = until if most < MOST_PASSES else f"helps for the {MOST_PASSES} passes to which it was fitted"
+    found = f"discounted: {REPEATED.source}; as on C4: {ON_C4.source}, by which repeating {until}"
+    return Group(
+        Text(f"passes over {count_text(unique)} tokens of text", style="bold cyan"), table, Text(found, style="dim")
+    )
+
+
+def most_useful_passes(size: float, unique: float) -> int:
+    """The number of passes with the lowest loss by the law whose penalty was fitted to runs on C4."""
+    return min(range(1, MOST_PASSES + 1), key=lambda passes: ON_C4.loss(LAW, size, passes * unique, unique))
 
 
 def _layouts(choice: Choice) -> RenderableType:

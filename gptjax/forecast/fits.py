@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from gptjax.config import ConfigError
 from gptjax.forecast.formula import formula_memory, formula_needs
-from gptjax.forecast.memory import Memory, bytes_on_device, kept_by_heap, step_bytes
+from gptjax.forecast.memory import Memory, bytes_on_device, step_bytes
 from gptjax.forecast.room import FRACTION, MOST_FRACTION, ROOM, beside_steps, memory_fraction
 from gptjax.forecast.step import Needs
 from gptjax.parallel.mesh import AbstractDevices, batch_devices
@@ -64,14 +64,11 @@ def refuse_compiled(made: Plan, limit: int | None) -> int | None:
     compiler does not say.
 
     Raises:
-      ConfigError: they are more than `limit`, also without what the heap may keep.
+      ConfigError: they are more than `limit`.
     """
-    compiled = made.compiled_step.run
-    if (needs := step_bytes(made, compiled)) is None or (statistics := compiled.memory_analysis()) is None:
-        return None
-    if limit is not None and (least := needs - kept_by_heap(made, statistics.temp_size_in_bytes)) > limit:
+    if (needs := step_bytes(made, made.compiled_step.run)) is not None and limit is not None and needs > limit:
         has = f"but a device has {_gigabytes(limit)}"
-        raise ConfigError(f"a step needs {_gigabytes(least)} per device, {has}: {advice(made, limit)}")
+        raise ConfigError(f"a step needs {_gigabytes(needs)} per device, {has}: {advice(made, limit)}")
     return needs
 
 
@@ -95,8 +92,7 @@ def likely_memory(made: Plan) -> Memory:
         made, factor = replaced(made, config.training.gradient_accumulation_steps, "none"), ON_CPU
     memory = formula_memory(made)
     work = {name: round(factor * getattr(memory, name)) for name in ("activations", "logits", "workspace")}
-    heap = kept_by_heap(made, memory.gradients + sum(work.values()))
-    return dataclasses.replace(memory, **work, heap=heap)
+    return dataclasses.replace(memory, **work)
 
 
 def likely_bytes(made: Plan) -> int:

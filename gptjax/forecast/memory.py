@@ -2,8 +2,8 @@
 
 Parameters and optimizer state are exact: the bytes of their arrays by their shardings. The total (`step_bytes`) is the
 compiler's: arguments, results that do not use an argument's memory, and temporary arrays; and on processors what the
-libraries of products take beside them (product_buffers.py), and what the heap keeps. Temporary memory is divided among
-the arrays that are live at the peak (liveness.py), which are classified by these rules, in this order:
+libraries of products take beside them (product_buffers.py). Temporary memory is divided among the arrays that are live
+at the peak (liveness.py), which are classified by these rules, in this order:
 
   gradients    it is shaped like a parameter, its layer's part or its matrix, and either the backward pass sums it, or
                sums over layers, chunks or micro-batches are collected in it
@@ -11,7 +11,6 @@ the arrays that are live at the peak (liveness.py), which are classified by thes
   activations  neither, and the forward pass made it, or its repetition in the backward pass
   workspace    all else: parameters gathered or rounded, what the backward pass hands from layer to layer, the batch,
                what is sent, what the compiler adds to place and align, and what the libraries take
-  heap         on processors, what the process may keep of the memory that earlier steps freed
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,17 +42,13 @@ class Memory:
     logits: int
     workspace: int
     host: int = 0
-    heap: int = 0
 
     @property
     def total(self) -> int:
         return sum(getattr(self, name) for name in PARTS)
 
 
-PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace", "heap")
-# A process that trains on processors keeps what it frees (command_line/runtime.py), and its heap has gaps: it may hold
-# the temporary arrays of a step, which are one block, three times.
-BLOCKS = 3
+PARTS = ("parameters", "gradients", "optimizer", "activations", "logits", "workspace")
 
 
 def memory_of(plan: Plan, compiled: jax.stages.Compiled, program: Program) -> Memory:
@@ -76,12 +70,9 @@ def memory_of(plan: Plan, compiled: jax.stages.Compiled, program: Program) -> Me
         part = part_of(each)
         if part in parts:
             parts[part] += each.array.bytes
-    heap = kept_by_heap(plan, statistics.temp_size_in_bytes)
-    workspace = total - heap - parameters - optimizer - sum(parts.values())
+    workspace = total - parameters - optimizer - sum(parts.values())
     host = statistics.host_argument_size_in_bytes + statistics.host_temp_size_in_bytes
-    return Memory(
-        parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host, heap
-    )
+    return Memory(parameters, parts["gradients"], optimizer, parts["activations"], parts["logits"], workspace, host)
 
 
 def step_bytes(plan: Plan, compiled: jax.stages.Compiled, program: Program | None = None) -> int | None:
@@ -91,16 +82,10 @@ def step_bytes(plan: Plan, compiled: jax.stages.Compiled, program: Program | Non
     """
     if (statistics := compiled.memory_analysis()) is None:
         return None
-    beside = kept_by_heap(plan, statistics.temp_size_in_bytes)
-    if plan.platform == "cpu":
-        beside += product_buffers(program or parse_program(compiled.as_text() or ""))
+    on_processors = plan.platform == "cpu"
+    beside = product_buffers(program or parse_program(compiled.as_text() or "")) if on_processors else 0
     own_results = statistics.output_size_in_bytes - statistics.alias_size_in_bytes
     return statistics.argument_size_in_bytes + statistics.temp_size_in_bytes + own_results + beside
-
-
-def kept_by_heap(plan: Plan, temporary: int) -> int:
-    """The bytes that the heap may keep beside a step with so many bytes of temporary arrays."""
-    return (BLOCKS - 1) * temporary if plan.platform == "cpu" and sys.platform == "linux" else 0
 
 
 def state_bytes(plan: Plan) -> tuple[int, int]:

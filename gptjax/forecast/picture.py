@@ -45,7 +45,7 @@ def draw(forecast: Forecast, path: Path) -> None:
 
 
 def _memory(panel: Axes, forecast: Forecast) -> None:
-    sizes = {part: size / GIB for part in PARTS if (size := getattr(forecast.memory, part)) or part != "heap"}
+    sizes = {part: getattr(forecast.memory, part) / GIB for part in PARTS}
     left = 0.0
     for part, size in sizes.items():
         panel.barh([0], [size], left=left, label=f"{part}, {size:.2f}")

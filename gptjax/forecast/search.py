@@ -110,6 +110,12 @@ class Choice:
         return dense_size(self.layout.plan) if self.layout.plan else float(self.parameters)
 
     @property
+    def is_better_than_guessing(self) -> bool:
+        """Whether the law's loss is below that of guessing any token; if not, it only ranks such small runs."""
+        vocabulary = self.layout.plan.config.model.vocab_size if self.layout.plan else 0
+        return self.loss is not None and vocabulary > 0 and self.loss < math.log(vocabulary)
+
+    @property
     def can_train(self) -> bool:
         return self.layout.tokens_per_second > 0
 
@@ -224,9 +230,16 @@ def _trained(goal: Goal, found: Choice, price: Price | None) -> Choice:
         return found
     if goal.kind == "loss":  # the shortest useful run goes below an easy one
         tokens = max(tokens, LEAST_TOKENS * found.parameters, LEAST_STEPS * made.tokens_per_step)
+    return with_tokens(goal, found, tokens, price)
+
+
+def with_tokens(goal: Goal, found: Choice, tokens: float, price: Price | None) -> Choice:
+    """The choice with what it reaches on so many tokens, in whole steps."""
+    assert found.layout.plan is not None
+    step = found.layout.plan.tokens_per_step
     whole = math.floor if goal.kind == "seconds" else math.ceil
-    tokens = max(whole(tokens / made.tokens_per_step), 1) * made.tokens_per_step
-    seconds = tokens / rate
+    tokens = max(whole(tokens / step), 1) * step
+    seconds = tokens / found.layout.tokens_per_second
     cost = price.of(found.place.count, seconds) if price else None
     loss = law_loss(LAW, found.size, tokens, goal.unique)
     return dataclasses.replace(found, tokens=tokens, seconds=seconds, loss=loss, cost=cost, passes=tokens / goal.unique)

@@ -143,8 +143,6 @@ def _memory(forecast: Forecast) -> Group:
     table.add_column(no_wrap=True)
     for name in PARTS:
         size = getattr(memory, name)
-        if name == "heap" and not size:
-            continue
         table.add_row(name, bytes_text(size), Text("█" * round(BAR * size / max(memory.total, 1)), style="cyan"))
     table.add_row("together", Text(bytes_text(memory.total), style="bold"), "")
     if memory.host:

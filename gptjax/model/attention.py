@@ -176,7 +176,9 @@ def attention(
             key_lengths_B=key_lengths_B,
         )
 
-    is_plain = backend == "xla" and is_long(T, S) and keys_B is None and scores.only_scale
+    # Texts that branch are not trained on, so that the softmax of short ones need not be kept either.
+    recomputes = is_long(T, S) or branches is not None
+    is_plain = backend == "xla" and recomputes and keys_B is None and scores.only_scale
     attend_rows = _attention_of_rows(causal, window, key_lengths_B, dropout, keys_B, scores, is_plain)
     marks_BT, marks_BS = (segments_BT, branches), (key_segments_BS, branches)
     if backend == "reference":

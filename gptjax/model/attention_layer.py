@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.model.attention import Branches, attention, attention_weights, cached_attention, visible
 from gptjax.model.attention_scores import Scores
+from gptjax.model.blocks import taken
 from gptjax.model.cache import write
 from gptjax.model.checks import bias_parts
 from gptjax.model.initialization import input_init, output_init
@@ -52,6 +53,7 @@ class Attention(nn.Module):
         key_segments_BS: jax.Array | None = None,
         key_lengths_B: jax.Array | None = None,
         branches: Branches | None = None,
+        wanted_BQ: jax.Array | None = None,
         cache: tuple[jax.Array, ...] | None = None,
         dropout_keys_B: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
@@ -62,10 +64,12 @@ class Attention(nn.Module):
           context_cache: the keys and values that a call with `context_BSD` returned; replaces `context_BSD`.
           cache: the layer's (keys_BKSH, values_BKSH, lengths_B), which x_BTD continues.
           rotation: the rotation of the tokens' positions (see `rotate`).
+          wanted_BQ: int32; the places of the tokens whose output is wanted. None: all T.
 
         Returns:
-          The output [B, T, D], and (keys_BKSH, values_BKSH) to keep for the next call: with a cache, the cache with
-          x_BTD in it; for cross-attention, the keys and values of the other stream; otherwise None.
+          The output [B, T, D], or [B, Q, D] of the wanted tokens, and (keys_BKSH, values_BKSH) to keep for the next
+          call: with a cache, the cache with x_BTD in it; for cross-attention, the keys and values of the other stream;
+          otherwise None.
         """
         config = self.config
         is_cross = context_BSD is not None or context_cache is not None
@@ -75,7 +79,10 @@ class Attention(nn.Module):
             raise ValueError("only causal attention can continue from a cache")
 
         keys_B = dropout_keys_B
-        q_BTNH = self._heads("query", x_BTD, keys_B, rotation)
+        asking_BTD, turns = x_BTD, rotation
+        if wanted_BQ is not None and cache is not None:
+            asking_BTD, turns = jax.tree.map(lambda x: taken(x, wanted_BQ), (x_BTD, rotation))
+        q_BTNH = self._heads("query", asking_BTD, keys_B, turns)
         if context_cache is None:
             stream_BSD = x_BTD if context_BSD is None else context_BSD
             k_BSKH, v_BSKH = self._heads("key", stream_BSD, keys_B, rotation), self._heads("value", stream_BSD, keys_B)
@@ -96,7 +103,7 @@ class Attention(nn.Module):
         elif cache is not None:
             keys_BKSH, values_BKSH, lengths_B = cache
             kept = write(keys_BKSH, k_BSKH, lengths_B), write(values_BKSH, v_BSKH, lengths_B)
-            positions_BT = lengths_B[:, None] + jnp.arange(x_BTD.shape[1])
+            positions_BT = lengths_B[:, None] + (jnp.arange(x_BTD.shape[1]) if wanted_BQ is None else wanted_BQ)
             out_BTNH = cached_attention(
                 q_BTNH, *kept, positions_BT=positions_BT, window=self.window, block=block, scores=scores
             )
@@ -108,6 +115,8 @@ class Attention(nn.Module):
                 "branches": branches,
             }
             out_BTNH = self._attend(q_BTNH, k_BSKH, v_BSKH, scores, marks, dropout_keys_B)
+            if wanted_BQ is not None:  # backends know the places of queries only if all tokens are queries
+                out_BTNH = taken(out_BTNH, wanted_BQ)
             if is_cross:
                 kept = jnp.swapaxes(k_BSKH, 1, 2), jnp.swapaxes(v_BSKH, 1, 2)
 

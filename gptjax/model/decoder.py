@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from gptjax.model.attention import Branches
 from gptjax.model.attention_layer import Attention
+from gptjax.model.blocks import taken
 from gptjax.model.cache import KeyValueCache
 from gptjax.model.dropout import dropout, fold_in
 from gptjax.model.feedforward import FeedForward
@@ -62,6 +63,7 @@ class Block(nn.Module):
         dropout_keys_B: jax.Array | None = None,
         cache: tuple[jax.Array, ...] | None = None,
         context: dict[str, Any] | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
         """Returns x_BTD, the layer's new cache (None without a cache), and the layer's statistics.
 
@@ -78,6 +80,8 @@ class Block(nn.Module):
         Args:
           context: the other stream, as arguments of `Attention`: context_BSD, or context_cache with its keys and
             values, which then are the last two arrays of the new cache; and key_segments_BS or key_lengths_B.
+          wanted_BQ: int32; the places of the tokens whose output is wanted. The returned x_BTD is then [B, Q, D], and
+            nothing that follows attention is computed for other tokens. None: all T.
         """
         config = self.config
         of_attention, of_feedforward, in_attention, of_cross, in_cross, in_feedforward = (
@@ -102,9 +106,13 @@ class Block(nn.Module):
             rotation=rotation,
             segments_BT=segments_BT,
             branches=branches,
+            wanted_BQ=wanted_BQ,
             cache=cache,
             dropout_keys_B=in_attention,
         )
+        if wanted_BQ is not None:
+            x_BTD = self.placement.residual(taken(self.placement.gathered(x_BTD), wanted_BQ))
+            segments_BT = None if segments_BT is None else taken(segments_BT, wanted_BQ)
         attended_BTD = added(x_BTD, h_BTD, "attention_post_norm", of_attention)
 
         if self.cross:
@@ -166,6 +174,7 @@ class Decoder(Stack):
         dropout_keys_B: jax.Array | None = None,
         context: dict[str, Any] | None = None,
         branches_BT: jax.Array | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the residual stream [B, T, D] after the final norm, and the statistics of the blocks, each [L, B, …].
 
@@ -177,16 +186,21 @@ class Decoder(Stack):
         Args:
           branches_BT: int32 branch of each token if a row holds several continuations of one beginning (see
             `attention.Branches`). Segments and positions must then be given, too.
+          wanted_BQ: int32; the places of the tokens whose output is wanted: [B, Q, D] (see `Stack.transform`).
         """
         positions_BT = self.counted(tokens_BT) if positions_BT is None else positions_BT
         branches = None if branches_BT is None else Branches(branches_BT, positions_BT)
         of_layers_LB, of_embedding_B = self.dropout_keys(dropout_keys_B)
         x_BTD = self.embedded(self.embedding, tokens_BT, positions_BT, of_embedding_B)
         seen = {"segments_BT": segments_BT, "branches": branches, "context": context}
-        return self.transform(x_BTD, positions_BT, of_layers_LB, **seen)
+        return self.transform(x_BTD, positions_BT, of_layers_LB, wanted_BQ, **seen)
 
     def read(
-        self, tokens_BT: jax.Array, cache: KeyValueCache, num_new_B: jax.Array | None = None
+        self,
+        tokens_BT: jax.Array,
+        cache: KeyValueCache,
+        num_new_B: jax.Array | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, KeyValueCache]:
         """Continues each row from the end of its cache.
 
@@ -194,11 +208,12 @@ class Decoder(Stack):
           cache: must have slots for all T tokens.
           num_new_B: the number of tokens of each row that are not padding, from 0 to T; padding comes last, and its
             output has no meaning. None: all T.
+          wanted_BQ: int32; the places of those of the T tokens whose output is wanted: [B, Q, D].
 
         Returns:
           `hidden` of these tokens, [B, T, D], and the cache with them.
         """
-        x_BTD, new = self._read(tokens_BT, cache)
+        x_BTD, new = self._read(tokens_BT, cache, wanted_BQ=wanted_BQ)
         keys, values = zip(*new)
         lengths_B = cache.lengths_B + (tokens_BT.shape[1] if num_new_B is None else num_new_B)
         return x_BTD, KeyValueCache(keys=keys, values=values, lengths_B=lengths_B)
@@ -216,14 +231,18 @@ class Decoder(Stack):
         return head_DV(self.variables["params"])
 
     def _read(
-        self, tokens_BT: jax.Array, cache: KeyValueCache, contexts: list[dict[str, Any]] | None = None
+        self,
+        tokens_BT: jax.Array,
+        cache: KeyValueCache,
+        contexts: list[dict[str, Any]] | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
         """`hidden` for tokens that follow those in the cache, and the layers' new caches."""
         positions_BT = cache.lengths_B[:, None] + jnp.arange(tokens_BT.shape[1])
         positions_BT = jnp.minimum(positions_BT, self.config.max_positions - 1)  # padding may lie beyond it
         x_BTD = self.embedded(self.embedding, tokens_BT, positions_BT)
         caches: list[Any] = [(keys, values, cache.lengths_B) for keys, values in zip(cache.keys, cache.values)]
-        return self.transform_cached(x_BTD, positions_BT, caches, contexts)
+        return self.transform_cached(x_BTD, positions_BT, caches, contexts, wanted_BQ)
 
     def _finish(self, x_BTD: jax.Array) -> jax.Array:
         """Applies the last norm and the factor on logits. Since the head is linear, every loss then sees the factor."""

@@ -48,9 +48,9 @@ class DecoderFamily(Family):
             cache, last_BD = carry
             first, piece_BT = numbered
             num_new_B = jnp.clip(lengths_B - first, 0, piece)
-            cache, x_BTD = self.read(params, cache, piece_BT, num_new_B)
-            end_B = jnp.maximum(num_new_B - 1, 0)
-            return (cache, jnp.where((num_new_B > 0)[:, None], x_BTD[jnp.arange(B), end_B], last_BD)), None
+            end_B1 = jnp.maximum(num_new_B - 1, 0)[:, None]
+            cache, x_B1D = self.read(params, cache, piece_BT, num_new_B, end_B1)
+            return (cache, jnp.where((num_new_B > 0)[:, None], x_B1D[:, 0], last_BD)), None
 
         # The cache is just long enough for the prompt while it is read; slots for the following text are added then.
         start = self.empty_cache(B, T), jnp.zeros((B, self.config.width), self.config.dtype)
@@ -67,10 +67,15 @@ class DecoderFamily(Family):
         return allocate(self.config, batch, slots)
 
     def read(
-        self, params: Any, cache: KeyValueCache, tokens_BT: jax.Array, num_new_B: jax.Array
+        self,
+        params: Any,
+        cache: KeyValueCache,
+        tokens_BT: jax.Array,
+        num_new_B: jax.Array,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[KeyValueCache, jax.Array]:
         model: Any = self.module(self.placement)
-        x_BTD, cache = model.apply({"params": params}, tokens_BT, cache, num_new_B, method="read")
+        x_BTD, cache = model.apply({"params": params}, tokens_BT, cache, num_new_B, wanted_BQ, method="read")
         return cache, x_BTD
 
     def logits(self, params: Any, x_BTD: jax.Array) -> jax.Array:

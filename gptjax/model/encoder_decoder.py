@@ -80,6 +80,7 @@ class EncoderDecoder(Decoder):
         source_segments_BS: jax.Array | None = None,
         source_positions_BS: jax.Array | None = None,
         branches_BT: jax.Array | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Like `Decoder.hidden`, for targets that have sources. Give segments for both or for neither."""
         encoder_keys_B = None if dropout_keys_B is None else fold_in(dropout_keys_B, self.config.num_layers + 1)
@@ -87,7 +88,8 @@ class EncoderDecoder(Decoder):
         context = {"context_BSD": encoded_BSD}
         if source_segments_BS is not None:
             context["key_segments_BS"] = source_segments_BS
-        x_BTD, statistics = super().hidden(tokens_BT, segments_BT, positions_BT, dropout_keys_B, context, branches_BT)
+        marks = (segments_BT, positions_BT, dropout_keys_B, context, branches_BT, wanted_BQ)
+        x_BTD, statistics = super().hidden(tokens_BT, *marks)
         return x_BTD, statistics | {f"encoder_{name}": each for name, each in of_encoder.items()}
 
     def encode(

@@ -58,8 +58,8 @@ class Family(abc.ABC):
       prompt_field: the field of `model` that limits the tokens of a prompt.
       reads_in_pieces: whether it has `empty_cache`, `read` and `logits`, so that several calls may read a prompt,
         and its cache is a `KeyValueCache`, so that the keys and values of a prompt's beginning may be kept.
-      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row; otherwise the
-        context is read again for each continuation.
+      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row, and wanted_BQ,
+        the places whose output is wanted; otherwise the context is read again for each continuation.
       warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
     """
 
@@ -210,8 +210,18 @@ class Family(abc.ABC):
         """The cache of rows that have read nothing."""
         raise NotImplementedError
 
-    def read(self, params: Any, cache: Any, tokens_BT: jax.Array, num_new_B: jax.Array) -> tuple[Any, jax.Array]:
+    def read(
+        self,
+        params: Any,
+        cache: Any,
+        tokens_BT: jax.Array,
+        num_new_B: jax.Array,
+        wanted_BQ: jax.Array | None = None,
+    ) -> tuple[Any, jax.Array]:
         """Reads the first num_new_B[b] ≤ T tokens in row b; the cache must have T free slots in every row.
+
+        Args:
+          wanted_BQ: the places of those of the T tokens whose x is wanted, which is then [B, Q, D]. None: all.
 
         Returns:
           the cache, and x_BTD, which `logits` turns into the logits of the tokens that follow each token; it has no

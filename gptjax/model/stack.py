@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.config import ConfigError
 from gptjax.model.attention import Branches
+from gptjax.model.blocks import taken
 from gptjax.model.dropout import dropout, fold_in, has_dropout
 from gptjax.model.initialization import embedding_init
 from gptjax.model.norm import make_norm
@@ -38,12 +39,14 @@ class Seen(NamedTuple):
       segments_BT: int32 document numbers; None: a row is one document.
       branches: the branches of rows with several continuations of one beginning; None: no row has branches.
       context: the other stream for cross-attention (see `decoder.Block`); None: there is no other stream.
+      wanted_BQ: the places of the tokens whose output the model's last layer computes; None: all.
     """
 
     rotations: dict[str, Any]
     segments_BT: jax.Array | None = None
     branches: Branches | None = None
     context: dict[str, Any] | None = None
+    wanted_BQ: jax.Array | None = None
 
 
 class Stack(nn.Module):
@@ -77,7 +80,12 @@ class Stack(nn.Module):
             self.final_norm = make_norm(config)
 
     def transform(
-        self, x_BTD: jax.Array, positions_BT: jax.Array, dropout_keys_LB: jax.Array | None = None, **seen: Any
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array,
+        dropout_keys_LB: jax.Array | None = None,
+        wanted_BQ: jax.Array | None = None,
+        **seen: Any,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The final-normed residual stream [B, T, D] after all layers, and the statistics of the blocks, [L, B, …].
 
@@ -86,10 +94,14 @@ class Stack(nn.Module):
         Args:
           x_BTD: from `embedded`.
           dropout_keys_LB: a key for each layer and row; None: nothing is dropped out.
+          wanted_BQ: int32; the places of the tokens whose output is wanted, which is then [B, Q, D]. The last layer
+            computes no others if it can be run by itself (`_chooses`). Statistics then count only what it computes.
           seen: segments_BT, branches and context of `Seen`.
         """
         run = self._run_scanned if self.config.layers == "scan" else self._run_unrolled
         params, by_all = self.variables["params"], Seen(self._rotations(positions_BT), **seen)
+        chooses = wanted_BQ is not None and dropout_keys_LB is None and self._chooses(params["layers"])
+        by_all = by_all._replace(wanted_BQ=wanted_BQ if chooses else None)
         first = self.config.first_dense_layers
         before: dict[str, jax.Array] = {}
         if first:  # these belong to no pipeline stage: they run where the embedding does
@@ -98,6 +110,8 @@ class Stack(nn.Module):
             dropout_keys_LB = None if dropout_keys_LB is None else dropout_keys_LB[first:]
         run, keep = functools.partial(run, first), kept_of_layers(self.config.remat)
         x_BTD, statistics = self.placement.layers(run, params["layers"], x_BTD, by_all, dropout_keys_LB, keep=keep)
+        if wanted_BQ is not None and not chooses:
+            x_BTD = self.placement.residual(taken(self.placement.gathered(x_BTD), wanted_BQ))
         return self._finish(x_BTD), before | _joined(before, statistics)
 
     def transform_cached(
@@ -106,6 +120,7 @@ class Stack(nn.Module):
         positions_BT: jax.Array,
         caches: list[tuple[jax.Array, ...]],
         contexts: list[dict[str, Any]] | None = None,
+        wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, list[tuple[jax.Array, ...]]]:
         """Like `transform`, continuing from each layer's cache. It also returns the layers' new caches.
 
@@ -117,9 +132,10 @@ class Stack(nn.Module):
         all_params = [unstack_layers(self.variables["params"][name], len(layers)) for name, layers in stacks]
         for index, params in enumerate(itertools.chain.from_iterable(all_params)):
             rotation = rotations[layer_marks(self.config)[index]]
-            context: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
+            options: dict[str, Any] = {} if contexts is None else {"context": contexts[index]}
+            options |= self._choice(index, wanted_BQ)
             made: Any = self._block_of(index).apply(
-                {"params": params}, x_BTD, rotation=rotation, cache=caches[index], **context
+                {"params": params}, x_BTD, rotation=rotation, cache=caches[index], **options
             )
             x_BTD, new, _ = made
             x_BTD = self.placement.residual(x_BTD)
@@ -194,6 +210,17 @@ class Stack(nn.Module):
         config, window = settings_of_layer(self.config, layer), layer_windows(self.config)[layer]
         return self.block(config, window, placement=self.placement, parent=None)
 
+    def _chooses(self, layers: Any) -> bool:
+        """Whether the last layer can leave out tokens: it is not one of several in a scan or of a pipeline's stage,
+        whose layers are stacked, and its experts do not drop tokens because of others."""
+        drops = self.config.num_experts and self.config.expert_capacity
+        return self.config.layers == "unroll" and isinstance(layers, list | tuple) and not drops
+
+    def _choice(self, layer: int, wanted_BQ: jax.Array | None) -> dict[str, jax.Array]:
+        """The argument by which a layer leaves out tokens, if it is the last one."""
+        is_last = layer == self.config.num_layers - 1
+        return {"wanted_BQ": wanted_BQ} if is_last and wanted_BQ is not None else {}
+
     def _run_one(
         self,
         layer: int,
@@ -204,7 +231,8 @@ class Stack(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Runs a layer of the same kind as layer `layer` with the given parameters."""
         x_BTD = checkpoint_name(x_BTD, LAYER_INPUT)
-        context: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
+        options: dict[str, Any] = {} if seen.context is None else {"context": seen.context}
+        options |= self._choice(layer, seen.wanted_BQ)
         made: Any = self._block_of(layer).apply(
             {"params": params},
             x_BTD,
@@ -212,7 +240,7 @@ class Stack(nn.Module):
             segments_BT=seen.segments_BT,
             branches=seen.branches,
             dropout_keys_B=dropout_keys_B,
-            **context,
+            **options,
         )
         x_BTD, _, statistics = made
         return self.placement.residual(x_BTD), statistics

@@ -2,8 +2,9 @@
 
 U unique tokens, D tokens trained on, R = D / U - 1 repetitions. `DiminishingReturns` discounts repeated tokens; its
 loss never rises with them. `OverfittingPenalty` adds what memorising costs, and can rise: beyond a point, repeating
-makes the model worse. Its coefficient depends on the text and on the weight decay: `fit_penalty` fits it, and `ON_C4`
-is its fit to published runs.
+makes the model worse. Its coefficient depends on the text and on the weight decay, so that no published one holds for
+yours: `fit_coefficient` fits it to a few of your runs, `fit_penalty` fits all constants to many, and `ON_C4` is its fit
+to published runs.
 """
 
 from __future__ import annotations
@@ -145,6 +146,33 @@ def fit_penalty(points: Points, unique_tokens: np.ndarray) -> tuple[Law, Overfit
     a, b, e, alpha, penalty, delta, kappa = min(tried, key=lambda found: found.cost).x.tolist()
     A, B, E, P = np.exp([a, b, e, penalty]).tolist()
     return Law(E, A, B, alpha, alpha, OWN, points.counts), OverfittingPenalty(P, delta, kappa, OWN)
+
+
+def fit_coefficient(
+    points: Points, unique_tokens: np.ndarray, law: Law, shape: OverfittingPenalty = ON_C4
+) -> OverfittingPenalty:
+    """The penalty's coefficient of a few runs that repeat one text, by least squares of their losses.
+
+    Args:
+      points: a row per run. unique_tokens: of each run [rows].
+      law: of unique text like this, such as one that `scaling.fit.parametric` fitted to runs that repeat nothing.
+      shape: has the exponents, which are kept.
+
+    Raises:
+      ConfigError: no run repeats its text, or the runs are better than the law says without any penalty.
+    """
+    repeats = np.maximum(points.tokens / unique_tokens - 1, 0)
+    if not (repeats > 0).any():
+        raise ConfigError(f"scaling law: {counted(len(repeats), 'run')}, of which none repeats its text")
+    extra = points.losses - law.loss(points.parameters, points.tokens)
+    form = repeats**shape.delta * (points.parameters / unique_tokens) ** shape.kappa
+    penalty = float(form @ extra / (form @ form))
+    if penalty < 0:
+        raise ConfigError(
+            "scaling law: the runs that repeat their text have lower losses than the law of unique text: fit that law "
+            "to runs on this text first"
+        )
+    return OverfittingPenalty(penalty, shape.delta, shape.kappa, OWN)
 
 
 def optimal(law: Law, repetition: Repetition, flops: float, unique_tokens: float) -> tuple[float, float]:

@@ -167,6 +167,18 @@ def test_a_shared_context_is_read_once(model, sent):
     assert tokens[0, 20:24].tolist() == [4, 5, 6, 7]
 
 
+def test_only_positions_that_predict_a_continuation_leave_the_last_layer(model, sent):
+    params, config = model
+    contexts = [[number, *[5] * 99] for number in range(4, 12)]
+    answers(family_of(config), params, [Continued([*each, *range(4, 44)], 100) for each in contexts])
+    assert sent
+    for tokens, *_, wanted, _, _, _, asked, _ in sent:
+        T = tokens.shape[1]
+        assert wanted.shape[1] == loglikelihood.num_wanted(T, 40 * (T // 139)) < T
+        scored = asked[asked[..., 1] > 0]
+        assert set(wanted.reshape(-1)[scored[:, 0]] % 139) == set(range(99, 139))
+
+
 def test_a_context_longer_than_a_batch_is_also_read_once(model, sent):
     params, config = model
     context = [5] * 3000

@@ -1,5 +1,6 @@
 """Searches on sizes of a small family, for devices of the table, by formula."""
 
+import io
 import math
 
 import pytest
@@ -7,13 +8,15 @@ import pytest
 from gptjax.config import ConfigError, default
 from gptjax.config.user_code import load_config
 from gptjax.data.facts import DataFacts
+from gptjax.display.terminal import Console
 from gptjax.forecast.candidates import counts, text_tokens
-from gptjax.forecast.choices import chosen_config, write_config
+from gptjax.forecast.choices import choices_table, chosen_config, most_useful_passes, write_config
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.layouts import layouts_of
 from gptjax.forecast.price import Price
 from gptjax.forecast.search import LAW, LEAST_TOKENS, Candidate, Goal, choose
 from gptjax.planning import plan
+from gptjax.scaling.repetition import ON_C4
 
 DATA = DataFacts(512)
 
@@ -84,6 +87,18 @@ def test_text_at_hand_asks_for_the_size_that_it_feeds(family):
     choices = choose(Goal("text", 0.0, "--text", unique=5e9), candidates(family, "H100"), None)
     ratios = [abs(math.log(choice.tokens / LAW.optimal_tokens(float(choice.parameters)))) for choice in choices]
     assert ratios[0] == min(ratios) and choices[0].passes == pytest.approx(4.0, rel=1e-3)
+
+
+def test_the_passes_over_a_text_say_when_repeating_stops_helping(family):
+    choices = choose(Goal("text", 0.0, "--text", unique=2e8), candidates(family, "H100"), None)
+    printed = io.StringIO()
+    Console(file=printed, width=160).print(choices_table(choices, None))
+    text = " ".join(printed.getvalue().split())
+    assert "repeating helps for the 60 passes" in text and "passes over 200M tokens" in text
+    assert f"{ON_C4.loss(LAW, choices[0].size, 8 * 2e8, 2e8):.3f}" in text
+    losses = [ON_C4.loss(LAW, 4e9, passes * 2e8, 2e8) for passes in range(1, 60)]
+    best = most_useful_passes(4e9, 2e8)
+    assert losses[best - 1] == min(losses) and 1 < best < 60
 
 
 def test_the_largest_size_that_fits_and_the_fewest_devices(family):

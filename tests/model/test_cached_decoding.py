@@ -1,5 +1,6 @@
 """Decoding with a cache equals the forward pass over the whole sequence, for every option that depends on positions."""
 
+import dataclasses
 import functools
 
 import jax
@@ -91,7 +92,60 @@ def test_prefill_and_steps_equal_the_whole_forward_pass(case, model_config, rand
     np.testing.assert_allclose(np.concatenate(parts, 1), forward(config, params, TOKENS), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["rope", "learned", "window"])
+WANTED = np.int32([[0, 5], [10, 10], [3, 7]])  # places in each row; one twice
+
+
+@pytest.mark.parametrize(
+    "case, stacked, changes",
+    [
+        ("window", False, dict(attention="xla")),
+        pytest.param("first_dense", False, {}, marks=pytest.mark.exhaustive),
+        pytest.param("pythia_multi_query", False, {}, marks=pytest.mark.exhaustive),
+        ("rope_scanned", True, {}),
+        ("first_dense", False, dict(expert_capacity=0.5)),
+    ],
+    ids=["window", "experts", "parallel", "scanned", "dropping experts"],
+)
+def test_wanted_tokens_have_the_same_output_as_among_all(case, stacked, changes, model_config, random_params):
+    config = config_of(model_config, case, **changes)
+    params = random_params(config)
+    model = Decoder(dataclasses.replace(config, layers="scan" if stacked else "unroll"))
+    cached = not config.expert_capacity  # no token is dropped when a cache is read
+
+    @jax.jit
+    def compute(params):
+        apply = functools.partial(model.apply, {"params": params}, TOKENS)
+        whole, wanted = apply(method="hidden")[0], apply(wanted_BQ=WANTED, method="hidden")[0]
+        read = apply(empty_cache(config, 3), wanted_BQ=WANTED, method="read")[0] if cached else wanted
+        return whole, wanted, read
+
+    whole, *wanted = compute(params if stacked else unstacked(config, params))
+    for each in wanted:
+        np.testing.assert_allclose(each, np.take_along_axis(whole, WANTED[..., None], 1), rtol=1e-4, atol=1e-4)
+
+
+def test_after_attention_the_last_layer_computes_nothing_for_tokens_that_are_not_wanted(model_config, random_params):
+    config = dataclasses.replace(model_config(num_layers=1, position="none"), layers="unroll")
+    params = unstacked(config, random_params(config))
+    model, cache = Decoder(config), empty_cache(config, 3)
+
+    def flops(*inputs, **options):
+        lowered = jax.jit(lambda params: model.apply({"params": params}, TOKENS, *inputs, **options)[0]).lower(params)
+        return lowered.cost_analysis()["flops"]
+
+    layer = params["layers"][0]
+    spared = [layer["attention"]["output"], *layer["feedforward"].values()]
+    for inputs, method, matrices in (
+        ((), "hidden", spared),
+        ((cache,), "read", [*spared, layer["attention"]["query"]]),
+    ):
+        less = flops(*inputs, method=method) - flops(*inputs, wanted_BQ=WANTED, method=method)
+        assert less > 2 * (TOKENS.size - WANTED.size) * sum(matrix.size for matrix in matrices)
+
+
+@pytest.mark.parametrize(
+    "case", [*(pytest.param(case, marks=pytest.mark.exhaustive) for case in ("rope", "learned")), "window"]
+)
 def test_rows_of_different_lengths_do_not_affect_each_other(case, model_config, random_params):
     """Each row has read a different number of tokens. Then rows continue by one token, by up to three, and one not at
     all."""

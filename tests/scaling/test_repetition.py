@@ -14,6 +14,7 @@ from gptjax.scaling.repetition import (
     REPETITION,
     DiminishingReturns,
     OverfittingPenalty,
+    fit_coefficient,
     fit_penalty,
     optimal,
 )
@@ -88,6 +89,20 @@ def test_a_synthetic_penalty_is_recovered():
     law, penalty = fit_penalty(points_of(sizes, texts * epochs, losses), texts)
     assert (penalty.penalty, penalty.delta, penalty.kappa) == pytest.approx((0.02, 1.1, 0.6), rel=1e-3)
     assert (law.E, law.alpha) == pytest.approx((LAW.E, LAW.alpha), rel=1e-3)
+
+
+def test_the_coefficient_of_a_text_is_recovered_from_three_runs():
+    """The exponents are those of other runs, and so is the law of unique text."""
+    truth, size, text = OverfittingPenalty(0.05, ON_C4.delta, ON_C4.kappa), 2e8, 5e8
+    tokens = text * np.array([1.0, 4.0, 30.0])
+    noise = np.array([0.003, -0.002, 0.001])
+    losses = [truth.loss(LAW, size, each, text) for each in tokens] + noise
+    found = fit_coefficient(points_of([size] * 3, tokens, losses), np.full(3, text), LAW)
+    assert found.penalty == pytest.approx(0.05, rel=0.01)
+    assert (found.delta, found.kappa) == (ON_C4.delta, ON_C4.kappa)
+    for passes, losses, words in ((1, 3.0, "of which none repeats"), (9, 0.5, "lower losses than the law")):
+        with pytest.raises(ConfigError, match=words):
+            fit_coefficient(points_of([size], [passes * text], [losses]), np.array([text]), LAW)
 
 
 def test_runs_without_repetition_determine_no_penalty():
