@@ -218,11 +218,18 @@ def test_seeds_out_of_range_are_refused(seed):
 
 
 def test_a_top_p_of_1_keeps_all_tokens_despite_rounding():
-    """In float32, the mass before the last tokens is 1. Another row uses top-k, so that the batch is sorted."""
+    """In float32, the mass before the last tokens is 1. Another row has a smaller nucleus, so that one is searched."""
     logits_BV = jnp.asarray([[0.0, -30.0, -60.0, -80.0]] * 2)
-    settings = S.make_sampling([0, 0], num_tokens=4, top_k=[0, 2], top_p=1.0)
+    settings = S.make_sampling([0, 0], num_tokens=4, top_p=[1.0, 0.5])
     processed_BV = np.asarray(process_logits(logits_BV, jnp.zeros((2, 4), bool), settings))
-    assert [kept(processed_V) for processed_V in processed_BV] == [{0, 1, 2, 3}, {0, 1}]
+    assert [kept(processed_V) for processed_V in processed_BV] == [{0, 1, 2, 3}, {0}]
+
+
+@pytest.mark.parametrize("settings", [dict(top_k=2), dict(top_p=0.7)])
+def test_zeros_of_both_signs_tie(settings):
+    logits_BV = jnp.asarray([[0.0, -0.0, 0.0, -5.0]])
+    settings = S.make_sampling([0], num_tokens=4, **settings)
+    assert kept(np.asarray(process_logits(logits_BV, jnp.zeros((1, 4), bool), settings))[0]) == {0, 1, 2}
 
 
 def test_a_nucleus_is_never_empty():
