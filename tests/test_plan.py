@@ -63,7 +63,7 @@ def test_a_user_error_is_one_sentence(arguments, words):
         (("--config.training.batch_per_device=auto",), ("Fits", "auto:", "sequences at once on each device")),
         (
             ("--config.training.gradient_accumulation_steps=1",),
-            ("Does not fit on 1 × v5e", "gradient_accumulation_steps=128 (about", "would fit"),
+            ("Does not fit on 1 × v5e", "gradient_accumulation_steps=64 (about", "would fit"),
         ),
     ],
 )

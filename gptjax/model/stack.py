@@ -293,14 +293,12 @@ class Stack(nn.Module):
         scanned = num_layers // period * period
         stacked = (layers, dropout_keys_LB)
 
-        def run(start: int, count: int, x_BTD: jax.Array, group: Any, in_scan: bool) -> tuple[jax.Array, Any]:
-            each = (jax.tree.map(operator.itemgetter(index), group) for index in range(count))
-            return self._run_in_turn(first + start, each, x_BTD, seen, in_scan)
+        def each(group: Any, count: int) -> Iterable[Any]:
+            return (jax.tree.map(operator.itemgetter(index), group) for index in range(count))
 
         def run_group(x_BTD: jax.Array, group: Any) -> tuple[jax.Array, Any]:
-            if period == 1:
-                group = jax.tree.map(lambda x: x[None], group)
-            return run(0, period, x_BTD, group, in_scan=True)
+            layers = [group] if period == 1 else each(group, period)
+            return self._run_in_turn(first, layers, x_BTD, seen, in_scan=True)
 
         groups = stacked
         if period > 1:  # [L, 1, …] instead of [L, …] would have XLA copy all parameters on the CPU
@@ -309,7 +307,8 @@ class Stack(nn.Module):
         statistics = jax.tree.map(lambda x: x.reshape(scanned, *x.shape[2:]), statistics)
         if scanned < num_layers:
             rest = jax.tree.map(lambda x: x[scanned:], stacked)
-            x_BTD, of_rest = run(scanned, num_layers - scanned, x_BTD, rest, in_scan=False)
+            layers = each(rest, num_layers - scanned)
+            x_BTD, of_rest = self._run_in_turn(first + scanned, layers, x_BTD, seen)
             statistics = jax.tree.map(lambda *both: jnp.concatenate(both), statistics, of_rest)
         return x_BTD, statistics
 

@@ -53,21 +53,24 @@ def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
     layers = 4
     text = gpt2(8, layers).as_text()
     every, head = collectives_of(text, 8), 2 * 50257 * WIDTH
-    large = [(each.kind, each.bytes, each.times) for each in every if each.bytes >= head]
-    sent = [("all-gather", head, 1), *[("all-to-all", STREAM, 1)] * 2, ("reduce-scatter", head, 1)]
-    assert sorted(large) == sent
+    large = sorted((each.kind, each.bytes, each.times) for each in every if each.bytes >= head)
+    gathered, looked_up, lookup_gradient, (kind, scattered, times) = large
+    assert gathered == ("all-gather", head, 1)
+    assert looked_up == lookup_gradient == ("all-to-all", STREAM, 1)
+    assert (kind, times) == ("reduce-scatter", 1) and head <= scattered < 2 * head  # the compiler adds smaller ones
     assert largest_gather(every, head) < 2.3 * 2 * 12 * WIDTH**2
     assert sum(transposing(text)) < 8 * STREAM
 
 
-@pytest.mark.parametrize("num_gpus, how", [(1, "unroll"), (8, "unroll"), (1, "scan")])
-def test_a_layer_saves_only_what_products_and_attention_read_and_what_norms_get(num_gpus, how):
+@pytest.mark.parametrize("num_gpus, how, streams", [(1, "unroll", 16), (8, "unroll", 16), (1, "scan", 17)])
+def test_a_layer_saves_only_what_products_and_attention_read_and_what_norms_get(num_gpus, how, streams):
     """As wide as the stream: the inputs and outputs of two norms, queries, keys, values and attention's output. Four
-    times as wide: the activation's input and output. Nothing is saved in float32 but numbers per row or head.
+    times as wide: the activation's input and output. A loop over layers saves one more. Nothing is saved in float32 but
+    numbers per row or head.
     """
     four, two = (sum(gibibytes(gpt2(num_gpus, layers, how))) * 2**30 for layers in (4, 2))
     of_parameters = 12 * WIDTH**2 * (12 / num_gpus + 2)  # float32 and AdamW's moments; rounded to bfloat16
-    assert (four - two) / 2 - of_parameters == pytest.approx(16 * STREAM, rel=0.03)
+    assert (four - two) / 2 - of_parameters == pytest.approx(streams * STREAM, rel=0.03)
 
 
 def test_with_fsdp_a_gpu_needs_no_more_memory_than_alone():
