@@ -3,7 +3,8 @@
 Parameters and optimizer state are exact. The rest follows from shapes, with constants fitted to compiled steps of 124M,
 1B and 8B parameters (experiments/memory): the arrays of a layer that are saved for the backward pass under each
 `model.remat`, what else is in memory at the peak, and the bytes that element-wise kernels move. The estimated memory of
-33 of 39 steps there was within 5 % of the compiler's, and that of the others, which recompute layers, within 9 %.
+36 of the 43 steps there is within 5 % of the compiler's; 8B with recomputed layers or 8-bit products is estimated up to
+10 % too high, and 8B with ZeRO-1 by 17 %.
 
 Tokens are those that one device computes at once, and widths those of its part of the tensor axis. More tokens pass
 through the layers of a pipeline's stage, which are fewer. The rows of experts are padded into blocks, and where all
@@ -33,6 +34,7 @@ from gptjax.parallel.mesh import AXES, batch_devices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
+from gptjax.settings import ModelSettings
 from gptjax.training.optimizers.trained import Backward, backward_of, trained_only, untrained
 
 LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
@@ -160,7 +162,7 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     model, training, tokens = plan.config.model, plan.config.training, shape.tokens
     parameters, optimizer = state_bytes(plan)
     gradients = bytes_on_device(trained_only(plan.abstract_state.params, plan.trainer.treatments))
-    per_layer, on_host = _kept(model.remat, model.layers, plan.platform, shape)
+    per_layer, on_host = _kept(model, plan.platform, shape)
     activations = round(shape.width * shape.in_layers * shape.passes / shape.microbatches * shape.layers * per_layer)
     chunk = min(training.loss_chunk or tokens, tokens)
     logits = round((LOGIT + shape.width) * chunk * shape.vocabulary)
@@ -187,12 +189,14 @@ def _memory(plan: Plan, shape: _Shape) -> Memory:
     return Memory(parameters, found[0], optimizer, found[1], found[2], found[3], host)
 
 
-def _kept(remat: str, layers: str, platform: str, shape: _Shape) -> tuple[float, float]:
+def _kept(model: ModelSettings, platform: str, shape: _Shape) -> tuple[float, float]:
     """(elements per token and layer saved for the backward pass on the device, on the host)."""
     products = shape.of_products
     everything = products + 2 * shape.stream + shape.feedforward  # outputs of norms and of the activation
-    if platform == "cpu" and layers == "unroll":  # the compiler also saves an intermediate result of the activation
+    if platform == "cpu" and model.layers == "unroll":  # the compiler saves an intermediate result of the activation
         everything += shape.feedforward
+    if model.matmul == "fp8" and model.feedforward.startswith(("gelu", "geglu")):  # saves its intermediate results
+        everything += 3 * shape.feedforward
     return {
         "none": (everything, 0.0),
         "dots": (products, 0.0),
@@ -200,7 +204,7 @@ def _kept(remat: str, layers: str, platform: str, shape: _Shape) -> tuple[float,
         "full": (shape.stream, 0.0),
         "offload_dots": (shape.stream, products - shape.stream - shape.heads),  # not the output of cuDNN's attention
         "offload_inputs": (0.0, shape.stream),
-    }[remat]
+    }[model.remat]
 
 
 def _gathered(plan: Plan, shape: _Shape) -> int:

@@ -34,6 +34,7 @@ MODELS = {
     [
         ("124M, 1 GPU", "nothing", {}),
         ("124M, 1 GPU", "remat dots", {"model.remat": "dots"}),
+        ("124M, 1 GPU", "fp8 products", {"model.matmul": "fp8"}),
         ("1B, 8 GPUs", "nothing", {}),
         ("1B, 8 GPUs", "loss in chunks", {"training.loss_chunk": 8192}),
         ("8B, 8 GPUs", "remat full", {"model.remat": "full"}),
@@ -50,7 +51,7 @@ def test_memory_products_and_sending_are_near_those_of_the_compiled_step(model, 
     made = plan(config, DataFacts(config.model.vocab_size), AbstractDevices("gpu", count, "NVIDIA H200"))
     needs = formula_needs(made)
     compiled = float(row["state"]) + float(row["work"])
-    assert needs.memory.total / 2**30 == pytest.approx(compiled, rel=0.09 if "model.remat" in fields else 0.05)
+    assert needs.memory.total / 2**30 == pytest.approx(compiled, rel=0.08 if "model.remat" in fields else 0.05)
     assert needs.memory.host / 2**30 == pytest.approx(float(row["host"]), abs=0.01)
     flops = sum(kernel.flops * kernel.times for kernel in needs.kernels if kernel.kind == "product")
     assert flops / 1e12 == pytest.approx(float(row["tflops"]), rel=0.01)
