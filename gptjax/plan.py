@@ -84,7 +84,7 @@ JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for pro
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
 
 MOST = 1e12  # of a budget's number; larger ones are mistakes
-ALIKE = 0.02  # a compiled time that differs by a smaller fraction from the budget counts as equal
+NEAR = 0.02  # a compiled time that differs by a smaller fraction from the budget counts as equal
 TRIES = 4  # ways to train that a search compiles, if the best ones do not fit
 VOCABULARY = 32_768  # assumed if neither the config nor the data give its size
 
@@ -262,7 +262,7 @@ def in_budget(goal: Goal, best: Choice, forecast: Forecast, price: Price | None)
     if goal.kind != "seconds" or forecast.time is None or not forecast.fit.fits:
         return best
     share = goal.amount / forecast.time.total.likely
-    return best if abs(share - 1) <= ALIKE else with_tokens(goal, best, share * forecast.tokens.run, price)
+    return best if abs(share - 1) <= NEAR else with_tokens(goal, best, share * forecast.tokens.run, price)
 
 
 def until_it_fits(

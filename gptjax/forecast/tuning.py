@@ -65,10 +65,10 @@ def evaluated(config: ConfigDict, tokens: float) -> float:
 
 
 def _batch(config: ConfigDict, tokens: float, devices: int) -> int:
-    """Rows per step: the config's, or so many halvings of it that there are enough steps, each a row per device."""
+    """Rows per step: the config's, or so many halvings of it that there are enough steps, as many for each device."""
     rows = int(config.training.batch_size)
     while rows > devices and tokens / (rows * config.data.sequence_length) < STEPS:
-        rows = max(rows // 2, devices)
+        rows = max(rows // 2 // devices, 1) * devices
     return min(rows, int(config.training.batch_size))
 
 

@@ -7,11 +7,11 @@
 Such a line returns the array. It gives the parameter's kind, shape, initializer and names of axes, and is all that a
 new parameter needs. The rest of the project reads these declarations:
 
-    parallel/sharding.py     over which devices it is split: one table from names of axes to axes of the mesh
+    parallel/sharding.py                over which devices it is split: one table from names of axes to axes of the mesh
     training/optimizers/optimizer.py    what Muon orthogonalizes, and that vectors are not decayed
     training/optimizers/adafactor.py    which matrices are factored
-    model/flops.py           how many numbers a product multiplies
-    inference/decode.py      along which axes 8-bit weights share a scale
+    model/flops.py                      how many numbers a product multiplies
+    inference/decode.py                 along which axes 8-bit weights share a scale
 
 `declarations_of(module, ...)` collects them into a nested dict like that of the parameters, without computing anything.
 

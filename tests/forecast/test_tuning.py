@@ -31,8 +31,12 @@ def test_a_run_with_enough_steps_keeps_the_configs_batch_rates_and_evaluations()
     assert tuned(config_of(), 0.99 * STEPS * ROWS * LENGTH, 8).fields["training.batch_size"] == ROWS // 2
 
 
-@pytest.mark.parametrize(("tokens", "devices", "rows"), [(STEPS * 7 * LENGTH, 1, 6), (1e5, 1, 1), (1e5, 32, 32)])
+@pytest.mark.parametrize(
+    ("tokens", "devices", "rows"),
+    [(STEPS * 7 * LENGTH, 1, 6), (STEPS * 13 * LENGTH, 8, 8), (1e5, 1, 1), (1e5, 32, 32)],
+)
 def test_a_short_run_has_half_the_batch_until_there_are_enough_steps_or_a_row_per_device(tokens, devices, rows):
+    """Each device has as many rows."""
     config = config_of()
     found = tuned(config, tokens, devices)
     assert found.fields["training.batch_size"] == rows and f"{rows} row" in found.notes[0]

@@ -229,12 +229,13 @@ def test_initialisation_runs_no_forward_pass(model_config):
     assert "gather" not in text  # no token is looked up
 
 
-def test_a_scan_over_layers_makes_no_copy_of_their_parameters(model_config):
-    config = model_config(layers="scan", num_layers=64, dtype="float32")
+@pytest.mark.parametrize("transform", [lambda loss: loss, jax.grad], ids=["forward", "backward"])
+def test_a_scan_over_layers_makes_no_copy_of_their_parameters_or_gradients(transform, model_config):
+    config = model_config(layers="scan", num_layers=64, dtype="float32", remat="full")
     family = family_of(config)
     params, tokens_BT = abstract_params(family.declarations), jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    program = jax.jit(lambda params, tokens_BT: family.module().apply({"params": params}, tokens_BT))
-    memory = program.lower(params, tokens_BT).compile().memory_analysis()
+    program = transform(lambda params, tokens_BT: family.module().apply({"params": params}, tokens_BT).sum())
+    memory = jax.jit(program).lower(params, tokens_BT).compile().memory_analysis()
     assert memory.temp_size_in_bytes < memory.argument_size_in_bytes / 4
 
 
