@@ -65,6 +65,17 @@ def test_steps_on_processors_wait_for_the_ones_before_them(way, ready):
     assert done.stdout.strip() == str(ready)
 
 
+@pytest.mark.exhaustive
+def test_gptjax_train_runs_its_steps_in_turn(tmp_path):
+    at_exit = "import atexit, jax\natexit.register(lambda: print(jax.config.values['jax_cpu_enable_async_dispatch']))"
+    (tmp_path / "sitecustomize.py").write_text(at_exit)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])}
+    config = ["--config=configs/text_tiny.py", "--config.data.path=missing", f"--workdir={tmp_path}/run"]
+    command = [sys.executable, "-m", "gptjax.train", *config]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n") and "data.path" in done.stderr
+
+
 @of_glibc
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("command", "heaps"), [("train", 1), ("plan", 2)])

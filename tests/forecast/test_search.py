@@ -14,7 +14,7 @@ from gptjax.forecast.choices import choices_table, chosen_config, most_useful_pa
 from gptjax.forecast.devices import described_place
 from gptjax.forecast.layouts import layouts_of
 from gptjax.forecast.price import Price
-from gptjax.forecast.search import LAW, LEAST_TOKENS, Candidate, Goal, choose
+from gptjax.forecast.search import LAW, LEAST_TOKENS, NEAREST, Candidate, Goal, choose
 from gptjax.planning import plan
 from gptjax.scaling.repetition import ON_C4
 
@@ -99,6 +99,20 @@ def test_the_passes_over_a_text_say_when_repeating_stops_helping(family):
     losses = [ON_C4.loss(LAW, 4e9, passes * 2e8, 2e8) for passes in range(1, 60)]
     best = most_useful_passes(4e9, 2e8)
     assert losses[best - 1] == min(losses) and 1 < best < 60
+
+
+def test_a_loss_that_is_not_better_than_guessing_is_not_shown():
+    """The law was fitted to larger models on more tokens."""
+    goal, place = Goal("seconds", 60.0, "--hours"), described_place("A10", 1)
+    (tiny,) = choose(goal, [Candidate("it", config_of(1, 64), DATA, place)], None)
+    printed = io.StringIO()
+    Console(file=printed, width=160).print(choices_table([tiny], None))
+    assert tiny.loss > math.log(DATA.vocab_size) and not tiny.is_better_than_guessing
+    assert "above that of guessing" in printed.getvalue() and f"{tiny.loss:.3f}" not in printed.getvalue()
+
+
+def test_at_least_three_sizes_are_compared_however_small_the_budget_is(family):
+    assert len(choose(Goal("seconds", 120.0, "--hours"), candidates(family, "A10"), None)) == NEAREST
 
 
 def test_the_largest_size_that_fits_and_the_fewest_devices(family):
