@@ -111,6 +111,11 @@ def test_fields_that_depend_on_an_unknown_platform_stay_auto():
     [
         ({"training.batch_size": 4}, H200, "batch_size = 4: must be divisible by the 8 devices of mesh.data$"),
         (
+            {"training.batch_size": 8, "training.gradient_accumulation_steps": 2},
+            H200,
+            "batch_size = 8 with training.gradient_accumulation_steps = 2, 4 rows at once: must be divisible by the 8",
+        ),
+        (
             {"mesh.fsdp": 3, "training.batch_size": 8},
             AbstractDevices(),
             "batch_size = 8: must be divisible by the 3 devices",
