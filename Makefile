@@ -13,8 +13,8 @@ ROAD ?= runs/road
 QUICK := tests/config tests/settings tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
-  $(patsubst %,tests/training/test_%.py,console hardware memory_check metrics progress writers) \
-  tests/training/optimizers/test_schedule.py
+  $(addprefix tests/training/,$(patsubst %,test_%.py,hardware memory_check metrics) optimizers/test_schedule.py) \
+  $(patsubst %,tests/training/records/test_%.py,console progress writers)
 
 .PHONY: help demo road test quick test-meshes test-faults test-exhaustive test-book test-parity test-pythons test-slurm aot soak lint format clean
 

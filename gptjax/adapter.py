@@ -25,11 +25,11 @@ from gptjax.display.terminal import Console
 from gptjax.files.paths import CONFIG, existing_run, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
-from gptjax.training.checkpoint_format import start_save
-from gptjax.training.checkpoint_loading import load_for_inference, saved_config
+from gptjax.training.checkpoints.format import start_save
+from gptjax.training.checkpoints.loading import load_for_inference, saved_config
 from gptjax.training.metrics import init_monitor
+from gptjax.training.records.writers import write_whole
 from gptjax.training.state import TrainState
-from gptjax.training.writers import write_whole
 
 # What a checkpoint's metadata say of its own arrays, and its scores: not true of merged ones.
 OF_THE_ARRAYS = ("arrays", "frozen", "format_version", "metrics")

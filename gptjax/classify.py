@@ -32,9 +32,9 @@ from gptjax.inference.classify import classify
 from gptjax.inference.prompts import read_prompts
 from gptjax.model.families import reading_family_of
 from gptjax.settings import Settings
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.checkpoints.run_metadata import check_tokenizer
 from gptjax.training.objectives import make_objective
-from gptjax.training.run_metadata import check_tokenizer
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run("the highest accuracy")

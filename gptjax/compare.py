@@ -21,7 +21,7 @@ from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console, set_up_streams
 from gptjax.files.paths import local_path, output_file
 from gptjax.runs import comparison
-from gptjax.training.console import LOG_WIDTH
+from gptjax.training.records.console import LOG_WIDTH
 
 flags = Flags()
 PLOT = flags.DEFINE_string("plot", None, "Draw the metric of all runs into this file: .png, .svg or .pdf.")

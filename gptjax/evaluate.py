@@ -53,9 +53,9 @@ from gptjax.files.paths import existing_run, local_path, output_file
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
 from gptjax.runs.comparison import check_plot
-from gptjax.training.averaged import load_average
-from gptjax.training.checkpoint_loading import load_for_inference
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.averaged import load_average
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.checkpoints.run_metadata import check_tokenizer
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()

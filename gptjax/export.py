@@ -53,9 +53,9 @@ from gptjax.reporting.document import Code
 from gptjax.reporting.exports import folder_blocks
 from gptjax.settings import ModelSettings
 from gptjax.tokenizer import Tokenizer
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.checkpoint_loading import load_for_inference
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.format import hash_of_params
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.checkpoints.run_metadata import check_tokenizer
 
 SOURCES, GENERATION = "source_tokenizer", "generation_config.json"
 FORMATS = ("huggingface", "gguf")

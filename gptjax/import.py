@@ -44,12 +44,12 @@ from gptjax.model.families import family_named, family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings, freeze, thaw
 from gptjax.tokenizer import Tokenizer
-from gptjax.training.checkpoint_format import hash_of_params, start_save
-from gptjax.training.checkpoint_loading import load_for_inference, saved_metadata
+from gptjax.training.checkpoints.format import hash_of_params, start_save
+from gptjax.training.checkpoints.loading import load_for_inference, saved_metadata
+from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.metrics import init_monitor
-from gptjax.training.run_metadata import run_metadata
+from gptjax.training.records.writers import write_whole
 from gptjax.training.state import TrainState
-from gptjax.training.writers import write_whole
 
 CHECKS = ("auto", "none", "transformers")
 AUTO, NONE = "auto", "none"

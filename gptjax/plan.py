@@ -64,8 +64,8 @@ from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import Plan
 from gptjax.runs.comparison import check_plot
 from gptjax.settings import Settings, freeze
-from gptjax.training.console import LOG_WIDTH
 from gptjax.training.objectives import make_objective
+from gptjax.training.records.console import LOG_WIDTH
 
 flags = Flags()
 CONFIG = flags.define_config()

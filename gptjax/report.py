@@ -42,7 +42,7 @@ from gptjax.reporting.pdf import can_write_pdf, pdf
 from gptjax.reporting.privacy import names_of_machine, without_names
 from gptjax.reporting.samples import generated
 from gptjax.reporting.sections import report_of
-from gptjax.training.run_metadata import version
+from gptjax.training.checkpoints.run_metadata import version
 
 flags = Flags()
 WORKDIR = flags.DEFINE_multi_string("workdir", [], "The run's folder; several times: a comparison of the runs.")

@@ -45,8 +45,8 @@ from gptjax.inference.sampling import make_sampling
 from gptjax.inference.text import check_text, stop_strings
 from gptjax.inference.timing import Timing
 from gptjax.runs.trained_model import TrainedModel, load_trained_model
-from gptjax.training.checkpoint_format import means_average
-from gptjax.training.run_metadata import code_changes
+from gptjax.training.checkpoints.format import means_average
+from gptjax.training.checkpoints.run_metadata import code_changes
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()

@@ -37,8 +37,8 @@ from gptjax.sweeping.definition import Sweep, load_sweep, parse_setting
 from gptjax.sweeping.execute import Processes, RunExecutor, available_gpus, execute
 from gptjax.sweeping.runs import State, Status, SweepRun, plan_runs, status_of
 from gptjax.sweeping.view import SweepView
-from gptjax.training.console import LOG_WIDTH
 from gptjax.training.interrupt import StopRequest
+from gptjax.training.records.console import LOG_WIDTH
 
 flags = Flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the sweep. If it exists, the sweep in it is continued.")

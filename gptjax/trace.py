@@ -13,7 +13,7 @@ from gptjax.config import ConfigError
 from gptjax.corpus.tokens.trace import show_row
 from gptjax.data.traced import traced_row
 from gptjax.display.terminal import Console
-from gptjax.training.checkpoint_loading import saved_config, saved_metadata
+from gptjax.training.checkpoints.loading import saved_config, saved_metadata
 from gptjax.training.objectives import make_objective
 
 flags = Flags()

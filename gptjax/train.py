@@ -39,22 +39,22 @@ from gptjax.runs.shown_settings import derived_facts, epochs_facts, print_row, p
 from gptjax.runs.start import check_start, starting_state
 from gptjax.runs.training_run import TrainingRun, held_workdir, open_run
 from gptjax.settings import freeze
-from gptjax.training import console as consoles
-from gptjax.training.best import BestScore
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.checkpoint_folder import JUDGED_BY
+from gptjax.training.checkpoints.folder import JUDGED_BY
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import own_code, run_metadata
 from gptjax.training.companions import COMPANIONS
 from gptjax.training.hardware import bytes_per_device, described, memory
-from gptjax.training.history import record_start
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.memory_check import explained_memory
 from gptjax.training.metrics import Throughput
 from gptjax.training.profiler import Profiler
-from gptjax.training.progress import Progress
+from gptjax.training.records import console as consoles
+from gptjax.training.records.best import BestScore
+from gptjax.training.records.history import record_start
+from gptjax.training.records.progress import Progress
+from gptjax.training.records.writers import MetricsWriter, write_whole
 from gptjax.training.rollout import batches_of
-from gptjax.training.run_metadata import own_code, run_metadata
 from gptjax.training.state import TrainState
-from gptjax.training.writers import MetricsWriter, write_whole
 
 flags = Flags()
 _CONFIG = flags.define_config()
@@ -351,7 +351,7 @@ def show_review(run: TrainingRun, steps: int, done: int, loss: float | None, thr
 
 def plot(run: TrainingRun) -> None:
     if run.config.logging.plots and jax.process_index() == 0:
-        from gptjax.training.plots import plot_run  # imported late because matplotlib is slow to import
+        from gptjax.training.records.plots import plot_run  # imported late because matplotlib is slow to import
 
         for path in plot_run(run.workdir):
             run.console.print(f"plot: {path}", soft_wrap=True)

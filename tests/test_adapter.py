@@ -20,8 +20,8 @@ from gptjax.model.families import family_of
 from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference, load_params, saved_config
-from gptjax.training.run_metadata import BASE
+from gptjax.training.checkpoints.loading import load_for_inference, load_params, saved_config
+from gptjax.training.checkpoints.run_metadata import BASE
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,7 @@ from gptjax.inference.chat_terminal import CHANGED, Adapters, Terminal
 from gptjax.runs import trained_model
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 
 class Screen(Console):

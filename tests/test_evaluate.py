@@ -13,10 +13,10 @@ from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import config as configs
 from gptjax.settings import freeze
-from gptjax.training.averaged import load_average
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.checkpoint_loading import load_for_inference
-from gptjax.training.run_metadata import run_metadata
+from gptjax.training.checkpoints.averaged import load_average
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
 LETTERED = [{**row, "letters": ["A", "B", "C"]} for row in choice_rows(5)]

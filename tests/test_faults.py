@@ -18,9 +18,9 @@ from killed_runs import Runs, end, losses, output, remains, saving, training, wa
 from prepared_folders import write_prepared
 from waiting import PATIENCE
 
-from gptjax.training.checkpoint_format import TEMPORARY
-from gptjax.training.checkpoint_loading import load_params, saved_steps
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.format import TEMPORARY
+from gptjax.training.checkpoints.loading import load_params, saved_steps
+from gptjax.training.records.writers import read_metrics
 
 pytestmark = pytest.mark.exhaustive
 

@@ -1,7 +1,7 @@
 """A run on any mesh of any number of processes equals the run on one device, and can move between meshes.
 
 Real runs of `gptjax train` with a mixture of experts, for `make test-faults`. parallel/test_same_model.py tests that
-each step is the same on any mesh, and training/test_checkpoint.py that a state can be restored on any mesh.
+each step is the same on any mesh, and training/checkpoints/test_manager.py that a state can be restored on any mesh.
 """
 
 import shutil

@@ -14,7 +14,7 @@ from killed_runs import Runs, losses, output, remains, wait_for
 from prepared_folders import write_prepared
 from waiting import PATIENCE
 
-from gptjax.training.checkpoint_format import TEMPORARY
+from gptjax.training.checkpoints.format import TEMPORARY
 
 pytestmark = pytest.mark.slow
 

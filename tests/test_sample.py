@@ -19,8 +19,8 @@ from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
 from gptjax.settings import freeze, thaw
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.run_metadata import run_metadata
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
 pytestmark = pytest.mark.slow

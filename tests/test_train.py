@@ -22,9 +22,9 @@ from gptjax.runs.comparison import differences, read_runs
 from gptjax.sweeping import Sweep, over
 from gptjax.sweeping.runs import plan_runs
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference, load_params
-from gptjax.training.run_metadata import check_warm_start, code_changes
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.loading import load_for_inference, load_params
+from gptjax.training.checkpoints.run_metadata import check_warm_start, code_changes
+from gptjax.training.records.writers import read_metrics
 
 pytestmark = pytest.mark.slow
 

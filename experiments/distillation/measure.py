@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gptjax.training.plots import compare_runs
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.plots import compare_runs
+from gptjax.training.records.writers import read_metrics
 
 HERE = Path(__file__).parent
 ARMS = {

@@ -22,7 +22,7 @@ import matplotlib
 import matplotlib.figure
 
 from gptjax.display.figures import STYLE, save_figure
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 HERE = Path(__file__).parent
 SIDES = {

@@ -63,7 +63,7 @@ def export_run(folder: Path, flags: list[str], peak: multiprocessing.Value, phas
     """Exports a run, and leaves the largest memory in bytes, of the whole and of each of PHASES."""
     from gptjax import export
     from gptjax.interop.huggingface import model_folder, parity
-    from gptjax.training import checkpoint_format
+    from gptjax.training.checkpoints import format as checkpoint_format
 
     def watch(holder: object, name: str, *indices: int) -> None:
         """Notes the largest memory within each call of a function; indices: of the phases that its calls are."""

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 from gptjax import tokenizer as tokenizers
 from gptjax.model.families import family_of
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 
 def with_temperature(logits_V: jax.Array, temperature: float) -> jax.Array:

@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 
 def bits_per_nat(rows: list[dict]) -> float:

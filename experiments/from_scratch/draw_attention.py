@@ -19,7 +19,7 @@ from gpt import Params, block, embed, layer_norm
 
 from gptjax import tokenizer as tokenizers
 from gptjax.model.parameters import unstack_layers
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 
 def weights_of(params: Params, num_layers: int, layer: int, tokens: list[int]) -> jax.Array:

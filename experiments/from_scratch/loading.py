@@ -13,7 +13,7 @@ import sys
 import jax
 
 from gptjax.model.families import family_of
-from gptjax.training.checkpoint_loading import load_for_inference, saved_config
+from gptjax.training.checkpoints.loading import load_for_inference, saved_config
 
 
 def peak_bytes() -> int:

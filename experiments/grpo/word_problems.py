@@ -14,7 +14,7 @@ from pathlib import Path
 
 import measure
 
-from gptjax.training.plots import compare_runs
+from gptjax.training.records.plots import compare_runs
 
 HERE = Path(__file__).parent
 NAMES, THINGS = ("Ann", "Tom", "Eva", "Ben", "Mia", "Sam"), ("apples", "pens", "books", "coins", "cards", "stones")

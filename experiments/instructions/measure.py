@@ -34,7 +34,7 @@ from gptjax.evaluation.tasks.answers import SCORES, rouge_scores
 from gptjax.evaluation.validation import validate
 from gptjax.inference.generate import Generator
 from gptjax.runs.start import starting_state
-from gptjax.training.checkpoint_loading import load_for_inference, saved_config, saved_steps
+from gptjax.training.checkpoints.loading import load_for_inference, saved_config, saved_steps
 
 HERE = Path(__file__).parent
 OF_TASK, OF_HELD_OUT = 40, 15  # instances to train on and to ask, per task of Natural Instructions

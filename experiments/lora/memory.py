@@ -14,7 +14,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.parallel.compiled import products_of
 from gptjax.planning import plan
 from gptjax.settings import freeze
-from gptjax.training.frozen_parameters import split
+from gptjax.training.checkpoints.frozen_parameters import split
 
 ADAPTERS = {"model.lora_rank": 16, "model.lora_alpha": 32.0}
 VARIANTS = {

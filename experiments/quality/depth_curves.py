@@ -15,7 +15,7 @@ from absl import app
 from matplotlib.figure import Figure
 
 from gptjax.display.figures import STYLE, save_figure
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 METRIC = "validation/bits_per_byte"
 

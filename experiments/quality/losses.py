@@ -17,7 +17,7 @@ from judge import characters, judge
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.decode import decoding_params
 from gptjax.model.families import family_of
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 DATA = flags.DEFINE_string("data", "data/shakespeare_char", "The prepared folder whose validation split is read.")
 LENGTHS = flags.DEFINE_list("lengths", [], "Window lengths; default: the run's own.")

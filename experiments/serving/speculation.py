@@ -19,7 +19,7 @@ from gptjax import tokenizer
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
 from gptjax.inference.sampling_params import SamplingParams
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 flags.DEFINE_string("workdir", None, "A run.", required=True)
 flags.DEFINE_integer("prompts", 16, "Prompts of each kind.")

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
 from gptjax.planning import plan
-from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoints.manager import Checkpoints
 from gptjax.training.trainer import Trainer
 
 #        layers, width, heads, vocabulary, T, rows: steps of a third of a second or more on two cores

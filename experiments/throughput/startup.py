@@ -41,7 +41,7 @@ def timed_start(command: list[str], born: float) -> None:
 
     from gptjax import train
     from gptjax.command_line import cli
-    from gptjax.training.progress import Progress
+    from gptjax.training.records.progress import Progress
 
     marks = {"import": time.time() - born}
 

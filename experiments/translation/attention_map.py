@@ -12,7 +12,7 @@ from pathlib import Path
 from gptjax import tokenizer as tokenizers
 from gptjax.inference.attention_map import cross_attention, plot_attention
 from gptjax.inference.generate import Generator
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 HERE = Path(__file__).parent
 

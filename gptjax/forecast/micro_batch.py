@@ -43,7 +43,7 @@ from gptjax.parallel.distributed import of_process_0, processes_on_this_host, sm
 from gptjax.parallel.mesh import AbstractDevices, batch_devices
 from gptjax.planning import Plan, plan
 from gptjax.settings import thaw
-from gptjax.training.checkpoint_loading import saved_metadata
+from gptjax.training.checkpoints.loading import saved_metadata
 from gptjax.training.hardware import bytes_per_device, free_bytes_per_device
 
 ENOUGH = 4  # compilations after which the best candidate that fits is taken

@@ -57,7 +57,7 @@ def beside_steps(made: Plan) -> int:
     on the host itself."""
     if made.platform != "cpu":
         return 0
-    copied = bytes_on_device(made.abstract_state) if jax.process_count() == 1 else 0  # training/snapshot.py
+    copied = bytes_on_device(made.abstract_state) if jax.process_count() == 1 else 0  # training/checkpoints/snapshot.py
     return PROCESS // (1 if isinstance(made.devices, AbstractDevices) else jax.local_device_count()) + copied
 
 

@@ -24,7 +24,7 @@ from gptjax.forecast.tuning import FORWARD
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
 from gptjax.scaling.repetition import ON_C4, DiminishingReturns
-from gptjax.training.frozen_parameters import split
+from gptjax.training.checkpoints.frozen_parameters import split
 from gptjax.training.hardware import measured_peak
 
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)

@@ -34,7 +34,7 @@ from gptjax.forecast.memory import Memory, memory_of
 from gptjax.forecast.program import parse_program
 from gptjax.parallel.traffic import Collective, collectives_of
 from gptjax.planning import Plan
-from gptjax.training.run_metadata import own_code
+from gptjax.training.checkpoints.run_metadata import own_code
 
 # The program does not depend on these fields.
 _NOT_COMPILED = (

@@ -18,9 +18,9 @@ from gptjax.model import lora
 from gptjax.model.families import family_of, merged_model
 from gptjax.model.parameters import abstract_params
 from gptjax.settings import ModelSettings, Settings
-from gptjax.training.checkpoint_format import on_one_device
-from gptjax.training.checkpoint_loading import load_params, saved_config, saved_metadata
-from gptjax.training.run_metadata import base_of_run
+from gptjax.training.checkpoints.format import on_one_device
+from gptjax.training.checkpoints.loading import load_params, saved_config, saved_metadata
+from gptjax.training.checkpoints.run_metadata import base_of_run
 
 FOLDER = "adapters"  # in the base's run: adapters that can be named
 

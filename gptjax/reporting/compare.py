@@ -15,7 +15,7 @@ from gptjax.reporting.summary import devices_text, energy_text, flops_text, sent
 from gptjax.reporting.tables import shown, table
 from gptjax.reporting.training_section import smoothed, tokens_per_step, unit_of_loss
 from gptjax.runs import comparison
-from gptjax.training.plots import X_AXES, series_of
+from gptjax.training.records.plots import X_AXES, series_of
 
 MOST_LINES = 8  # runs that one plot can show apart
 

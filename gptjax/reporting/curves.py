@@ -1,6 +1,6 @@
 """Plots as SVG that reads on paper and on screens, light or dark: its colours are CSS variables of the page.
 
-The numbers are those of training/plots.py: its series, its smoothing, its words for metrics.
+The numbers are those of training/records/plots.py: its series, its smoothing, its words for metrics.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from gptjax.interop.huggingface.programs import loading
 from gptjax.reporting.document import Block, Code, Note, Paragraph
 from gptjax.reporting.facts import RunFacts
 from gptjax.settings import ModelSettings
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.checkpoint_loading import saved_metadata
+from gptjax.training.checkpoints.format import hash_of_params
+from gptjax.training.checkpoints.loading import saved_metadata
 
 GGUF, MAGIC = ".gguf", b"GGUF"
 PROMPT = "Once"

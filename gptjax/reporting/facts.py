@@ -29,8 +29,8 @@ from gptjax.reporting.effort import Effort, Prices, effort_of
 from gptjax.reporting.history import Start, read_starts
 from gptjax.runs.comparison import RecordedRun, read_runs
 from gptjax.settings import Settings
-from gptjax.training.checkpoint_loading import saved_metadata, saved_steps
-from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
+from gptjax.training.checkpoints.loading import saved_metadata, saved_steps
+from gptjax.training.checkpoints.run_metadata import MODEL_MAY_BE_OWN
 
 CONFUSION = "classification/confusion.json"
 CONVENTION = "causal"  # how FLOPs are counted (model/flops.py), as in training

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.display.formatting import counted
-from gptjax.training.history import FILE_NAME
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.history import FILE_NAME
+from gptjax.training.records.writers import read_metrics
 
 SPIKE = 6.0  # standard deviations above the running mean from which a value is told
 MOST_EVENTS = 20

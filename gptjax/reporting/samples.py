@@ -20,8 +20,8 @@ from gptjax.inference.generate import Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
 from gptjax.settings import Settings
-from gptjax.training.checkpoint_loading import load_for_inference
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.checkpoints.run_metadata import check_tokenizer
 
 FOLDER = "samples"
 TEMPERATURE, TOP_P = 0.8, 0.95  # as in training

@@ -13,8 +13,8 @@ from gptjax.reporting.document import Block, Figure, Note, Paragraph, plain
 from gptjax.reporting.facts import RunFacts
 from gptjax.reporting.kinds import kind_of
 from gptjax.training.objectives import OBJECTIVES
-from gptjax.training.plots import FEW_POINTS, RATES, X_AXES, in_words, series_of, smooth
-from gptjax.training.progress import STEP_METRICS
+from gptjax.training.records.plots import FEW_POINTS, RATES, X_AXES, in_words, series_of, smooth
+from gptjax.training.records.progress import STEP_METRICS
 
 SMALL = 170  # height of the smaller plots
 MOST_OWN = 8  # plots of the objective's own metrics and of tasks

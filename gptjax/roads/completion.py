@@ -8,7 +8,7 @@ from gptjax.config import Units, from_json
 from gptjax.data.facts import read_facts
 from gptjax.files.paths import CONFIG
 from gptjax.roads.definition import Stage
-from gptjax.training.checkpoint_loading import saved_steps
+from gptjax.training.checkpoints.loading import saved_steps
 from gptjax.training.objectives import make_objective
 
 

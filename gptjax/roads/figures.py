@@ -12,7 +12,7 @@ from gptjax.display.formatting import size_text
 from gptjax.evaluation.results import FILE, FOLDER, read_results, score_text, shown_metrics
 from gptjax.evaluation.tasks.metrics import METRICS
 from gptjax.roads.definition import Stage
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 
 def figures_of(stage: Stage) -> str:

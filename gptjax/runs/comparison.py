@@ -25,10 +25,10 @@ from gptjax.model.families import family_of, validate_model
 from gptjax.model.parameters import count_parameters
 from gptjax.planning import resolve
 from gptjax.settings import Settings
-from gptjax.training.history import code_over_time
+from gptjax.training.checkpoints.run_metadata import MODEL_MAY_BE_OWN
 from gptjax.training.objectives import OBJECTIVES
-from gptjax.training.run_metadata import MODEL_MAY_BE_OWN
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.history import code_over_time
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 TOKENS = "validation/tokens"
 UNLIKE = "≠"
@@ -244,7 +244,7 @@ def plot(runs: Sequence[RecordedRun], path: Path, metric: str, x: str) -> Path:
     Raises:
       ConfigError: as `check_metric`.
     """
-    from gptjax.training.plots import compare_runs  # matplotlib is slow to import
+    from gptjax.training.records.plots import compare_runs  # matplotlib is slow to import
 
     check_metric(runs, metric, x)
     return compare_runs({run.name: [run.folder] for run in runs}, path, metric, x)

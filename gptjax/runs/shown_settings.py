@@ -18,8 +18,8 @@ from gptjax.parallel.mesh import AXES, AbstractDevices
 from gptjax.parallel.pipeline import schedule_of
 from gptjax.planning import Plan
 from gptjax.settings import Settings
-from gptjax.training.console import titled, value_text
 from gptjax.training.optimizers.treatments import summarize, treatments_of
+from gptjax.training.records.console import titled, value_text
 
 MOST_COLUMNS, COLUMN_GAP = 3, 2  # of the settings
 MOST_VALUE_WIDTH = 28  # of a setting; longer values, such as paths, wrap

@@ -15,12 +15,10 @@ from gptjax.model import lora
 from gptjax.model.families import family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.planning import Plan
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.checkpoint_loading import load_params, saved_metadata
-from gptjax.training.companions import identities
-from gptjax.training.optimizers.schedule import rate_change
-from gptjax.training.run_metadata import (
+from gptjax.training.checkpoints.format import hash_of_params
+from gptjax.training.checkpoints.loading import load_params, saved_metadata
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import (
     BASE,
     base_of_run,
     check_compatible,
@@ -28,10 +26,12 @@ from gptjax.training.run_metadata import (
     has_adapters_of,
     starts_body,
 )
+from gptjax.training.checkpoints.vocabulary_growth import growth_of
+from gptjax.training.companions import identities
+from gptjax.training.optimizers.schedule import rate_change
+from gptjax.training.records.writers import write_whole
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer
-from gptjax.training.vocabulary_growth import growth_of
-from gptjax.training.writers import write_whole
 
 SETTING = "training.init_from"
 

@@ -24,9 +24,9 @@ from gptjax.inference.generate import Generator
 from gptjax.interop.adapters import Adapter, load_adapter
 from gptjax.model.families import reading_family_of
 from gptjax.settings import ModelSettings, Settings
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.checkpoint_loading import load_for_inference, saved_config
-from gptjax.training.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.format import hash_of_params
+from gptjax.training.checkpoints.loading import load_for_inference, saved_config
+from gptjax.training.checkpoints.run_metadata import check_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,11 +22,11 @@ from gptjax.inference.prompts import check_sample_prompt
 from gptjax.planning import Plan
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
-from gptjax.training import console as consoles
-from gptjax.training.checkpoint import Checkpoints
+from gptjax.training.checkpoints.manager import Checkpoints
 from gptjax.training.columns import with_columns
 from gptjax.training.companions import NO_COMPANIONS, Companions, load_companions
 from gptjax.training.objectives import make_objective
+from gptjax.training.records import console as consoles
 from gptjax.training.state import TrainState
 from gptjax.training.task_evaluation import make_task_evaluation
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gptjax.display.figures import STYLE, save_figure
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.gather import Group, best_first
-from gptjax.training.plots import compare_runs, in_words, legend_beside, note_below
+from gptjax.training.records.plots import compare_runs, in_words, legend_beside, note_below
 
 MOST_CURVES = 8
 MOST_TICKS = 12

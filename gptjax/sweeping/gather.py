@@ -21,8 +21,8 @@ from gptjax.files import write_aside
 from gptjax.sweeping.algebra import short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import State, Status, SweepRun
-from gptjax.training import history
-from gptjax.training.writers import read_metrics
+from gptjax.training.records import history
+from gptjax.training.records.writers import read_metrics
 
 SEED = "seed"
 METRICS = ("train/loss", LOSS.name, BITS_PER_BYTE.name, "tokens_per_second", "elapsed_seconds")

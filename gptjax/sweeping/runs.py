@@ -27,9 +27,9 @@ from gptjax.planning import Plan, plan
 from gptjax.settings import Settings, freeze
 from gptjax.sweeping.algebra import Point
 from gptjax.sweeping.definition import Sweep, override
-from gptjax.training.checkpoint_loading import saved_steps
+from gptjax.training.checkpoints.loading import saved_steps
 from gptjax.training.objectives import make_objective
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 MICRO_BATCH = ("training.batch_per_device", "training.gradient_accumulation_steps", "model.remat")
 LONGEST_NAME = 160  # file systems allow 255 bytes

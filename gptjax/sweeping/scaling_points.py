@@ -13,7 +13,7 @@ from gptjax.evaluation.scores import LOSS
 from gptjax.scaling.fit import Points
 from gptjax.scaling.laws import FLOPS_PER_PARAMETER_AND_TOKEN
 from gptjax.sweeping.runs import State
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 RESULTS = "results.csv"
 COUNTS = ("compute", "total")

@@ -16,7 +16,7 @@ from gptjax.display.formatting import counted, duration_text
 from gptjax.display.terminal import Console, print_note
 from gptjax.sweeping.predict import Forecast
 from gptjax.sweeping.runs import State, Status, SweepRun
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 REFRESH_SECONDS = 2.0
 COLORS = {State.FINISHED: "green", State.FAILED: "bold red"}

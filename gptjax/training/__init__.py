@@ -14,19 +14,14 @@ What an objective needs besides the batch:
 companions.py           models that are read but not trained: a teacher, a reference; columns.py: what they say once
 rollout.py, rewards.py  texts that the model writes itself, and their rewards
 
-Checkpoints:
+What remains of a run:
 
-checkpoint.py           saves those of a run and restores them; checkpoint_format.py: one of them on disk
-checkpoint_folder.py    which there are, and the best of them; checkpoint_loading.py: what other code reads of a run
-snapshot.py             a copy of the state while the next step runs; saved_together.py: a save by several processes
-checksum.py             whether arrays are what was saved; frozen_parameters.py: arrays that all checkpoints share
-run_metadata.py         what a checkpoint says of its run, and which config may continue it
-averaged.py, vocabulary_growth.py    a model made of several checkpoints, or of one with fewer tokens
+checkpoints/            saved states, whole or absent, and what reads them
+records/                metrics, plots, the console, and all starts of a run
+task_evaluation.py      scores of tasks while the run trains
 
-What is recorded and shown:
+What happens to its process:
 
-progress.py             metrics, read a step late; console.py: what is printed; plots.py: what is drawn
-writers.py              metrics.jsonl, with tensorboard.py and weights_and_biases.py; patient_file.py: on a full disk
-history.py, best.py     all starts of a run, and its best score; task_evaluation.py: scores of tasks
-interrupt.py, profiler.py, memory_check.py, host_memory.py    signals, traces, and what happens without enough memory
+interrupt.py            signals; profiler.py: traces
+memory_check.py         the error of a device without enough memory; host_memory.py: what the process may use
 """

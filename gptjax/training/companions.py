@@ -25,9 +25,9 @@ from gptjax.parallel.pipeline import check_pipeline
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings
-from gptjax.training.checkpoint_format import hash_of_params
-from gptjax.training.checkpoint_loading import load_params, saved_config, saved_metadata, saved_steps
-from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
+from gptjax.training.checkpoints.format import hash_of_params
+from gptjax.training.checkpoints.loading import load_params, saved_config, saved_metadata, saved_steps
+from gptjax.training.checkpoints.run_metadata import MODEL_MAY_BE_OWN, check_same_model, check_tokenizer
 
 COMPANIONS = "companions"  # key in the metadata of checkpoints and in history.jsonl: name → identity
 Identity = dict[str, Any]  # 'step' of the checkpoint that was read, and 'digest' of its parameters

@@ -27,8 +27,9 @@ from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import batch_sharding, replicated, state_sharding
 from gptjax.settings import ScheduleSettings, Settings
 from gptjax.tokenizer import Tokenizer
+from gptjax.training.checkpoints.frozen_parameters import first_average
+from gptjax.training.checkpoints.vocabulary_growth import grown
 from gptjax.training.companions import Companion, abstract_companions
-from gptjax.training.frozen_parameters import first_average
 from gptjax.training.metrics import init_monitor
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.objective import Objective, abstract_batch
@@ -40,7 +41,6 @@ from gptjax.training.optimizers.treatments import Treatment, treatments_of
 from gptjax.training.rollout import EVALUATION
 from gptjax.training.state import TrainState
 from gptjax.training.step import make_evaluation_step, make_train_step
-from gptjax.training.vocabulary_growth import grown
 
 
 @dataclasses.dataclass(frozen=True)

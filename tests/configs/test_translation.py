@@ -19,8 +19,8 @@ from gptjax.config.user_code import load_config
 from gptjax.data.tokens import TokenSource
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
-from gptjax.training.checkpoint_loading import load_for_inference
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.loading import load_for_inference
+from gptjax.training.records.writers import read_metrics
 
 ONES = "zero one two three four five six seven eight nine".split()
 STEPS = 60

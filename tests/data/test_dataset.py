@@ -14,7 +14,7 @@ from waiting import until
 from gptjax.config import ConfigError, RunError, default, to_json
 from gptjax.data import loaders, open_dataset
 from gptjax.tokenizer import CharacterTokenizer
-from gptjax.training.run_metadata import check_compatible
+from gptjax.training.checkpoints.run_metadata import check_compatible
 
 T, B = 8, 4
 ROWS = np.arange(B)

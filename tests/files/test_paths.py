@@ -9,7 +9,7 @@ from gptjax.config.user_code import load_config
 from gptjax.data.mixture import parse_mixture
 from gptjax.files.paths import local_path, output_file, output_folder, run_folder
 from gptjax.tokenizer import ByteTokenizer, load
-from gptjax.training.checkpoint_loading import saved_config, saved_steps
+from gptjax.training.checkpoints.loading import saved_config, saved_steps
 
 
 @pytest.fixture

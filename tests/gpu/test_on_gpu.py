@@ -22,8 +22,8 @@ from gptjax.model.decoder import Decoder
 from gptjax.model.families import family_of
 from gptjax.model.resolve import resolve_model
 from gptjax.planning import plan
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.run_metadata import run_metadata
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import run_metadata
 
 
 def relative(found, truth):

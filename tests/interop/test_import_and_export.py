@@ -25,7 +25,7 @@ from gptjax.model.families import family_of
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import MeshSettings
-from gptjax.training.checkpoint_loading import load_for_inference, saved_metadata
+from gptjax.training.checkpoints.loading import load_for_inference, saved_metadata
 
 import_command = importlib.import_module("gptjax.import")
 

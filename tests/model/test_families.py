@@ -16,8 +16,8 @@ from gptjax.planning import plan
 from gptjax.runs.comparison import read_runs
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference, load_params
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.loading import load_for_inference, load_params
+from gptjax.training.records.writers import read_metrics
 
 BAG = "bag_of_tokens:BagFamily"
 

@@ -7,7 +7,7 @@ from random_models import TOKENIZER
 from gptjax import export
 from gptjax.inference.generate import Generator
 from gptjax.interop.huggingface import parity
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 torch = pytest.importorskip("torch", reason="needs pip install 'gptjax[parity]'")
 transformers = pytest.importorskip("transformers", reason="needs pip install 'gptjax[parity]'")

@@ -11,7 +11,7 @@ from gptjax.inference.generate import Generator
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.model_folder import open_model
 from gptjax.tokenizer import CharacterTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference
+from gptjax.training.checkpoints.loading import load_for_inference
 
 import_command = importlib.import_module("gptjax.import")
 SAVED = [each for each in families.FAMILIES if each is not families.phi3_128k]

@@ -10,7 +10,7 @@ from gptjax.files.folders import alone_in
 from gptjax.runs import comparison
 from gptjax.settings import allowed_values
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.writers import MetricsWriter
 
 
 @pytest.fixture

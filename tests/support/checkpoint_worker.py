@@ -19,9 +19,10 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from gptjax.model.tree import map_with_path
-from gptjax.training import checkpoint_folder, checkpoint_format
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.checkpoint_format import CheckpointError
+from gptjax.training.checkpoints import folder as checkpoint_folder
+from gptjax.training.checkpoints import format as checkpoint_format
+from gptjax.training.checkpoints.format import CheckpointError
+from gptjax.training.checkpoints.manager import Checkpoints
 from gptjax.training.state import TrainState
 
 FROZEN = ["embedding"]  # paths of parameters that are the same at every step

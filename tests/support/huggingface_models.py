@@ -11,9 +11,9 @@ from gptjax.config import default, to_json
 from gptjax.interop.huggingface.families import FAMILIES
 from gptjax.interop.huggingface.model_folder import write_model
 from gptjax.settings import freeze
-from gptjax.training.checkpoint_format import start_save
+from gptjax.training.checkpoints.format import start_save
+from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.metrics import init_monitor
-from gptjax.training.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
 GROUPED = dict(num_kv_heads=2, feedforward_width=48)

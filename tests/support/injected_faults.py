@@ -14,7 +14,8 @@ import numpy as np
 from orbax.checkpoint.experimental.v1._src.metadata import serialization
 
 from gptjax.data import Dataset
-from gptjax.training import checkpoint_folder, checkpoint_format
+from gptjax.training.checkpoints import folder as checkpoint_folder
+from gptjax.training.checkpoints import format as checkpoint_format
 
 
 def nan(step: str) -> None:

@@ -17,8 +17,8 @@ from prepared_folders import write_prepared
 from waiting import PATIENCE
 
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_format import TEMPORARY
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.format import TEMPORARY
+from gptjax.training.records.writers import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHONPATH = os.pathsep.join(map(str, (REPOSITORY, Path(__file__).parent)))  # the config imports injected_faults

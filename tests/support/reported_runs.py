@@ -14,8 +14,8 @@ from gptjax import config as configs
 from gptjax.data.prepared import read_manifest, split_files
 from gptjax.evaluation.results import results_folder, write_results
 from gptjax.settings import freeze
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.run_metadata import run_metadata
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.state import TrainState
 
 MARKUP = "<script>alert('x')</script>"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from killed_runs import MOMENTS, Runs, losses, remains
 
-from gptjax.training.checkpoint_format import TEMPORARY
+from gptjax.training.checkpoints.format import TEMPORARY
 
 
 def main() -> int:

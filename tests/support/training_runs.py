@@ -4,7 +4,7 @@ import jax
 
 from gptjax import train as command
 from gptjax.training.interrupt import StopRequest
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 
 def train_run(config, workdir):

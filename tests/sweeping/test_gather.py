@@ -14,7 +14,7 @@ from gptjax.sweeping.figures import draw
 from gptjax.sweeping.gather import by_data, group_by_seed, p_value, plan_table, results_table, write_results
 from gptjax.sweeping.predict import Forecast, size_of
 from gptjax.sweeping.runs import State, Status
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.writers import MetricsWriter
 
 LOSS = "validation/loss"
 RATE = "optimizer.learning_rate"

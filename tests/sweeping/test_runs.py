@@ -17,8 +17,8 @@ from gptjax.sweeping.algebra import Point, grid, named, over, seeds
 from gptjax.sweeping.definition import load_sweep, override, parse_setting
 from gptjax.sweeping.runs import State, folder_name, plan_runs, status_of
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_format import COMMITTED
-from gptjax.training.writers import JsonLinesWriter
+from gptjax.training.checkpoints.format import COMMITTED
+from gptjax.training.records.writers import JsonLinesWriter
 
 REPOSITORY = Path(__file__).parents[2]
 RATE = "optimizer.learning_rate"

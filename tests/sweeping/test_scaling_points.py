@@ -4,7 +4,7 @@ import pytest
 
 from gptjax.errors import ConfigError
 from gptjax.sweeping.scaling_points import read_curves, read_final
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.writers import MetricsWriter
 
 HEAD = "run,state,model.width,parameters,tokens,flops,step,validation/loss\n"
 FINISHED = '"a,b=1",finished,16,11600,2000,1.2e8,20,2.5\n'

@@ -22,7 +22,7 @@ from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.tokenizer.training import train_characters
-from gptjax.training.checkpoint_loading import load_params
+from gptjax.training.checkpoints.loading import load_params
 from gptjax.training.interrupt import StopRequest
 from gptjax.training.objectives import make_objective
 

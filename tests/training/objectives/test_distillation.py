@@ -18,10 +18,10 @@ from gptjax.model.families import family_of
 from gptjax.model.parameters import abstract_params
 from gptjax.runs.start import check_start
 from gptjax.tokenizer import CONTROL_TOKENS, ByteTokenizer
-from gptjax.training.checkpoint_loading import saved_metadata
+from gptjax.training.checkpoints.loading import saved_metadata
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from gptjax.conversation import Message
 from gptjax.runs.start import check_start
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_params
+from gptjax.training.checkpoints.loading import load_params
 from gptjax.training.objectives.instruction import colored
 
 BYTES = ByteTokenizer()

@@ -15,7 +15,7 @@ from gptjax.config import ConfigError, default, validate
 from gptjax.inference.generate import Generator
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_for_inference, load_params
+from gptjax.training.checkpoints.loading import load_for_inference, load_params
 from gptjax.training.objectives import make_objective
 
 

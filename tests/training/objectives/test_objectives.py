@@ -15,9 +15,9 @@ from gptjax import train as command
 from gptjax.config import ConfigError, default
 from gptjax.evaluation.scores import Score
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_params
+from gptjax.training.checkpoints.loading import load_params
 from gptjax.training.objectives import OBJECTIVES, NextToken, make_objective
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 
 class Fading(NextToken):

@@ -21,7 +21,7 @@ from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.grpo import clipped_gain
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,7 @@ from gptjax.training.columns import FILE
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.preference import preference_loss
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
 from gptjax.settings import freeze
 from gptjax.tokenizer import ByteTokenizer
-from gptjax.training.checkpoint_loading import load_params
+from gptjax.training.checkpoints.loading import load_params
 from gptjax.training.objectives import make_objective
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import read_metrics
 
 
 def config_of(**fields):

@@ -24,9 +24,9 @@ from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 from gptjax.config import ConfigError, RunError
 from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.distributed import of_process_0
-from gptjax.training import checksum
-from gptjax.training.frozen_parameters import Frozen, folder_of, nested
-from gptjax.training.saved_together import SaveFailedElsewhere, start_together
+from gptjax.training.checkpoints import checksum
+from gptjax.training.checkpoints.frozen_parameters import Frozen, folder_of, nested
+from gptjax.training.checkpoints.saved_together import SaveFailedElsewhere, start_together
 from gptjax.training.state import TrainState
 
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gptjax.evaluation.scores import Score
-from gptjax.training.best import BestScore
+from gptjax.training.records.best import BestScore
 
 LOSS = Score("validation/loss", "validation loss (nats per token)", "loss {:.4f}")
 

@@ -11,7 +11,7 @@ from gptjax.data.facts import DataFacts
 from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.mesh import AXES
 from gptjax.planning import plan
-from gptjax.training.checkpoint_format import read_state, start_save
+from gptjax.training.checkpoints.format import read_state, start_save
 
 MESHES = [
     dict(data=1),

@@ -17,7 +17,7 @@ from absl import logging
 
 from gptjax.config import ConfigError
 from gptjax.files import write_aside
-from gptjax.training.tensorboard import grouped
+from gptjax.training.records.tensorboard import grouped
 
 RUN_ID = "wandb_run_id.txt"  # in the run's folder: a resumed run keeps its id
 

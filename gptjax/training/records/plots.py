@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from gptjax.display.figures import STYLE, save_figure
 from gptjax.training.objectives import OBJECTIVES
-from gptjax.training.writers import FILE_NAME, read_metrics
+from gptjax.training.records.writers import FILE_NAME, read_metrics
 
 TRAIN, VALIDATION = "#3b6fb6", "#d1495b"
 X_AXES = {"step": "optimizer steps", "tokens": "tokens trained on"}

@@ -4,8 +4,8 @@ import checkpoint_worker as toy
 import jax
 import pytest
 
-from gptjax.training import snapshot
-from gptjax.training.snapshot import Snapshots
+from gptjax.training.checkpoints import snapshot
+from gptjax.training.checkpoints.snapshot import Snapshots
 
 
 @pytest.fixture(scope="module", params=[(1, 1, 1), (2, 2, 2)], ids=["one device", "data x fsdp x tensor"])

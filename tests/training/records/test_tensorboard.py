@@ -6,7 +6,7 @@ import pytest
 
 from gptjax.config import default, flatten
 from gptjax.settings import freeze
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.writers import MetricsWriter
 
 SAMPLE = "def f(x):\n    **not bold**\n\x1b[31m\ud800"
 ROW = {"train/loss": 2.5, "mfu": 0.25, "learning_rate": 1e-3, "muon_learning_rate": 0.02, "note": "text", "wait": None}

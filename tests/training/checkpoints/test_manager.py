@@ -25,14 +25,15 @@ from waiting import PATIENCE, until
 
 from gptjax.config import ConfigError, default, flatten, from_json, to_json
 from gptjax.settings import freeze
-from gptjax.training import checkpoint_format, checksum
-from gptjax.training.checkpoint import Checkpoints
-from gptjax.training.checkpoint_format import CheckpointError, hash_of_params
-from gptjax.training.checkpoint_loading import load_for_inference, load_params, saved_steps
-from gptjax.training.checksum import checksums
-from gptjax.training.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
+from gptjax.training.checkpoints import checksum
+from gptjax.training.checkpoints import format as checkpoint_format
+from gptjax.training.checkpoints.checksum import checksums
+from gptjax.training.checkpoints.format import CheckpointError, hash_of_params
+from gptjax.training.checkpoints.loading import load_for_inference, load_params, saved_steps
+from gptjax.training.checkpoints.manager import Checkpoints
+from gptjax.training.checkpoints.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 WORKER = [sys.executable, toy.__file__]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "JAX_PLATFORMS": "cpu"}
 

@@ -8,8 +8,8 @@ import pytest
 
 from gptjax.config import ConfigError, default
 from gptjax.settings import freeze
-from gptjax.training import weights_and_biases
-from gptjax.training.writers import FILE_NAME, MetricsWriter, read_metrics
+from gptjax.training.records import weights_and_biases
+from gptjax.training.records.writers import FILE_NAME, MetricsWriter, read_metrics
 
 
 def open_writer(workdir, resume_step=None):

@@ -14,8 +14,8 @@ from gptjax.config import hash_of, to_json
 from gptjax.display.differences import differences
 from gptjax.files import append_line, write_aside
 from gptjax.settings import Settings
-from gptjax.training.run_metadata import git_revision, own_code, version
-from gptjax.training.writers import read_metrics
+from gptjax.training.checkpoints.run_metadata import git_revision, own_code, version
+from gptjax.training.records.writers import read_metrics
 
 FILE_NAME = "history.jsonl"
 CONFIG = "config.json"

@@ -8,7 +8,7 @@ import pytest
 from gptjax.config import RunError
 from gptjax.training.hardware import Peak
 from gptjax.training.metrics import Throughput
-from gptjax.training.progress import SKIPS_IN_A_ROW, Progress
+from gptjax.training.records.progress import SKIPS_IN_A_ROW, Progress
 
 
 class Recorder:

@@ -16,9 +16,9 @@ from gptjax.config import ConfigError
 from gptjax.errors import setting_text
 from gptjax.evaluation.scores import LOSS, SET
 from gptjax.files.paths import local_path
-from gptjax.training import checkpoint_format as files
-from gptjax.training.checkpoint_format import CheckpointError
-from gptjax.training.frozen_parameters import is_folder_of_frozen
+from gptjax.training.checkpoints import format as files
+from gptjax.training.checkpoints.format import CheckpointError
+from gptjax.training.checkpoints.frozen_parameters import is_folder_of_frozen
 
 JUDGED_BY = "judged_by"  # metadata key: [name of the score that selects the best checkpoint, whether higher is better]
 _UNREADABLE = "unreadable-"

@@ -17,7 +17,7 @@ from gptjax.display.differences import differences, with_lines
 from gptjax.files.json_files import parsed
 from gptjax.model.lora import FIELDS as ADAPTER_FIELDS
 from gptjax.settings import Settings, allowed_values
-from gptjax.training.vocabulary_growth import Growth
+from gptjax.training.checkpoints.vocabulary_growth import Growth
 
 BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 # These may name a user's function.
@@ -227,7 +227,7 @@ def version(package: str) -> str | None:
 
 
 @functools.cache
-def git_revision(package: Path = Path(__file__).parents[1]) -> str | None:
+def git_revision(package: Path = Path(__file__).parents[2]) -> str | None:
     """The commit of the package's files, with '-dirty' (as in git describe) if they differ from it.
 
     None if no repository tracks them: a package installed inside another repository is not part of its code.

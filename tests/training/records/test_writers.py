@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 from waiting import PATIENCE
 
-from gptjax.training import patient_file
-from gptjax.training.tensorboard import TensorBoardWriter
-from gptjax.training.writers import (
+from gptjax.training.records import patient_file
+from gptjax.training.records.tensorboard import TensorBoardWriter
+from gptjax.training.records.writers import (
     FILE_NAME,
     JsonLinesWriter,
     MetricsWriter,
@@ -243,7 +243,7 @@ def test_a_row_cut_off_by_a_full_disk_is_not_read(tmp_path, disk, errors):
 
 LIMITED = """
 import resource, sys
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.writers import MetricsWriter
 
 limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 with MetricsWriter(sys.argv[1]) as writer:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.training.vocabulary_growth import grown
+from gptjax.training.checkpoints.vocabulary_growth import grown
 
 
 def test_new_rows_are_the_mean_and_their_fresh_values():

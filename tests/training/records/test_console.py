@@ -20,9 +20,9 @@ from gptjax.data.facts import DataFacts
 from gptjax.parallel.mesh import AbstractDevices
 from gptjax.planning import plan
 from gptjax.runs.shown_settings import ALWAYS_SHOWN, IN_FACTS, derived_facts, print_settings
-from gptjax.training.console import HEADER_EVERY, TrainingView, make_console, print_summary, run_summary
 from gptjax.training.hardware import Memory, Peak
 from gptjax.training.metrics import Throughput
+from gptjax.training.records.console import HEADER_EVERY, TrainingView, make_console, print_summary, run_summary
 
 METRICS = {
     "train/loss": jnp.float32(3.25),
@@ -283,7 +283,7 @@ def test_the_summary_has_a_line_for_each_result_however_early_a_run_ends(width, 
 TERMINAL = """
 import jax
 from gptjax.config import default
-from gptjax.training.console import TrainingView, make_console
+from gptjax.training.records.console import TrainingView, make_console
 from gptjax.runs.shown_settings import print_settings
 console = make_console()
 print_settings(console, default(), {})

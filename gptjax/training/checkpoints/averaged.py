@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from gptjax.errors import ConfigError
 from gptjax.settings import Settings
-from gptjax.training.checkpoint_loading import load_for_inference, saved_steps
+from gptjax.training.checkpoints.loading import load_for_inference, saved_steps
 
 
 def load_average(

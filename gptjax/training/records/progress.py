@@ -10,10 +10,10 @@ from typing import Any
 import jax
 
 from gptjax.config import RunError
-from gptjax.training.console import TrainingView
 from gptjax.training.hardware import Peak, memory
 from gptjax.training.metrics import Throughput, model_flop_utilization
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records.console import TrainingView
+from gptjax.training.records.writers import MetricsWriter
 
 SKIPS_IN_A_ROW = 100  # after this many dropped updates in a row, the run ends
 ZSCORES = ("train/loss_zscore", "train/gradient_norm_zscore")

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from gptjax.training.run_metadata import git_revision
+from gptjax.training.checkpoints.run_metadata import git_revision
 
 
 @pytest.fixture

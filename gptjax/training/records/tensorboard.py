@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptjax.training.patient_file import PatientFile
+from gptjax.training.records.patient_file import PatientFile
 
 GROUPS = {  # groups of metrics whose names in metrics.jsonl have no group
     "learning_rate": "optimizer",

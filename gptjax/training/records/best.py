@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gptjax.evaluation.scores import SET, Score
-from gptjax.training.writers import FILE_NAME as METRICS
-from gptjax.training.writers import read_metrics
+from gptjax.training.records.writers import FILE_NAME as METRICS
+from gptjax.training.records.writers import read_metrics
 
 
 class BestScore:

@@ -18,9 +18,9 @@ from gptjax.model.parameters import abstract_params
 from gptjax.parallel.distributed import of_process_0
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import Settings
-from gptjax.training import checkpoint_folder as folders
-from gptjax.training import checkpoint_format as files
-from gptjax.training.run_metadata import MODEL_MAY_BE_OWN, check_same_model
+from gptjax.training.checkpoints import folder as folders
+from gptjax.training.checkpoints import format as files
+from gptjax.training.checkpoints.run_metadata import MODEL_MAY_BE_OWN, check_same_model
 
 
 def load_params(

@@ -24,9 +24,9 @@ from absl import logging
 from gptjax.config import flatten
 from gptjax.files import write_aside
 from gptjax.settings import Settings
-from gptjax.training.patient_file import PatientFile
-from gptjax.training.tensorboard import TensorBoardWriter
-from gptjax.training.weights_and_biases import WandbWriter
+from gptjax.training.records.patient_file import PatientFile
+from gptjax.training.records.tensorboard import TensorBoardWriter
+from gptjax.training.records.weights_and_biases import WandbWriter
 
 FILE_NAME = "metrics.jsonl"
 _NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

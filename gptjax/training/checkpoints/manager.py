@@ -23,12 +23,12 @@ from jax.experimental import multihost_utils
 from gptjax.config import ConfigError
 from gptjax.files.paths import run_folder
 from gptjax.parallel.distributed import of_process_0
-from gptjax.training import checkpoint_folder as folders
-from gptjax.training import checkpoint_format as files
-from gptjax.training.checkpoint_format import CheckpointError
-from gptjax.training.frozen_parameters import PREFIX, Frozen, is_folder_of_frozen, split
-from gptjax.training.saved_together import SaveFailedElsewhere
-from gptjax.training.snapshot import Snapshots
+from gptjax.training.checkpoints import folder as folders
+from gptjax.training.checkpoints import format as files
+from gptjax.training.checkpoints.format import CheckpointError
+from gptjax.training.checkpoints.frozen_parameters import PREFIX, Frozen, is_folder_of_frozen, split
+from gptjax.training.checkpoints.saved_together import SaveFailedElsewhere
+from gptjax.training.checkpoints.snapshot import Snapshots
 from gptjax.training.state import TrainState
 
 

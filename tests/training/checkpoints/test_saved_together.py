@@ -1,10 +1,10 @@
-"""How processes wait for each other in a save. In test_checkpoint.py two real ones save, of which one cannot write."""
+"""How processes wait for each other in a save. In test_manager.py two real ones save, of which one cannot write."""
 
 import jax
 import pytest
 
-from gptjax.training import saved_together
-from gptjax.training.saved_together import SaveFailedElsewhere
+from gptjax.training.checkpoints import saved_together
+from gptjax.training.checkpoints.saved_together import SaveFailedElsewhere
 
 
 class Service:

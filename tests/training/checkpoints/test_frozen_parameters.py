@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gptjax.training.frozen_parameters import Frozen, folder_of
+from gptjax.training.checkpoints.frozen_parameters import Frozen, folder_of
 
 
 def test_only_a_folder_beside_the_checkpoint_is_read():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gptjax.sweeping import figures as sweep_figures
-from gptjax.training import plots
-from gptjax.training.plots import _mean_course, compare_runs, plot_run, series_of, smooth
-from gptjax.training.writers import MetricsWriter
+from gptjax.training.records import plots
+from gptjax.training.records.plots import _mean_course, compare_runs, plot_run, series_of, smooth
+from gptjax.training.records.writers import MetricsWriter
 
 PNG = b"\x89PNG"
 
