@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from gptjax.config import ConfigError
@@ -23,6 +24,10 @@ from gptjax.display.formatting import counted
 from gptjax.settings import MeshSettings, TrainingSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
+# The order of the axes in a Mesh, which differs from the order in which devices are numbered. A `shard_map` over `data`
+# contains all others, and XLA (jaxlib 0.12) ends the process if axes of an inner one come before those of an outer one.
+OUTER_FIRST = ("data", *(axis for axis in AXES if axis != "data"))
+AUTO = (AxisType.Auto,) * len(AXES)
 BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which the rows of a batch are split
 
 
@@ -81,14 +86,15 @@ def make_mesh(config_mesh: MeshSettings, devices: Sequence[jax.Device] | None = 
     """
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(config_mesh, len(devices))
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    numbered = jax.make_mesh(tuple(shape.values()), AXES, axis_types=AUTO, devices=devices)
+    return Mesh(np.moveaxis(numbered.devices, AXES.index("data"), 0), OUTER_FIRST, axis_types=AUTO)
 
 
 def abstract_mesh(config_mesh: MeshSettings, devices: AbstractDevices) -> AbstractMesh:
     """Like `make_mesh`, over devices that are only described: it can shard shapes, but not hold arrays."""
     fixed = math.prod(max(1, int(config_mesh[axis])) for axis in AXES)
     shape = mesh_shape(config_mesh, fixed if devices.count is None else devices.count)
-    return AbstractMesh(tuple(shape.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return AbstractMesh(tuple(shape[axis] for axis in OUTER_FIRST), OUTER_FIRST, axis_types=AUTO)
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
