@@ -25,14 +25,14 @@ decoder     A classifier on a decoder, which reads its last token, as in that ch
 pretrain_decoder   The same body as a language model.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 KINDS = ("pretrain", "spam", "last_block", "pretrain_decoder", "decoder")
 
 
 def get_config(arg="spam"):
     if arg not in KINDS:
-        raise ConfigError(f"configs/encoder.py:{arg}: expected one of {', '.join(KINDS)}")
+        raise ConfigError(f"configs/encoder.py:{arg}: expected one of {', '.join(KINDS)}{suggestion(arg, KINDS)}")
     config = default()
     config.model.num_layers = 4
     config.model.width = 128

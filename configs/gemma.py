@@ -15,7 +15,7 @@ Budget, 20 tokens per parameter (the published models saw a hundred times more a
 3-4b 78 B, 1.8e21; 3-12b 235 B, 1.7e22; 3-27b 540 B, 8.8e22.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #         layers, width, heads, kv heads, head width, feed-forward, vocabulary, window, attention scale, tokens, rate
 SIZES = {
@@ -32,7 +32,7 @@ SIZES = {
 
 def get_config(arg: str = "3-270m"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/gemma.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/gemma.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     (
         num_layers,
         width,

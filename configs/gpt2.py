@@ -10,7 +10,7 @@ Budget of 124m, Chinchilla-optimal: 124M parameters x 20 tokens = 2.5 B tokens =
 300 B tokens.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #        layers, width, heads, learning rate, micro-batches per step of 512 sequences
 SIZES = {
@@ -23,7 +23,7 @@ SIZES = {
 
 def get_config(arg: str = "124m"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/gpt2.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/gpt2.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     num_layers, width, num_heads, learning_rate, micro_batches = SIZES[arg]
     config = default()
 

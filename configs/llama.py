@@ -11,7 +11,7 @@ Budget at 20 tokens per parameter (the published models saw a hundred times more
 1b 25 B, 1.8e20; 3b 64 B, 1.2e21; 8b 160 B, 7.7e21; 70b 1.4 T, 5.9e23.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #        layers, width, heads, kv heads, head width, feed-forward, vocabulary, tied, theta, llama3 factor, tokens, rate
 SIZES = {
@@ -25,7 +25,7 @@ SIZES = {
 
 def get_config(arg: str = "135m"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/llama.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/llama.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     (
         num_layers,
         width,

@@ -15,7 +15,7 @@ Budget at 20 tokens per active parameter (the published models saw thousands): o
 qwen3_30b_a3b 67 B, 1.4e21; glm4.5_air 268 B, 2.1e22; glm4.5 673 B, 1.3e23.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 GLM = dict(
     vocab_size=151_552,
@@ -83,8 +83,8 @@ DURATIONS = {"olmoe": "25B tokens", "qwen3_30b_a3b": "67B tokens", "glm4.5_air":
 
 
 def get_config(arg: str = "tiny"):
-    if arg != "tiny" and arg not in SHAPES:
-        raise ConfigError(f"configs/moe.py:{arg}: expected one of tiny, {', '.join(SHAPES)}")
+    if arg not in (known := ["tiny", *SHAPES]):
+        raise ConfigError(f"configs/moe.py:{arg}: expected one of {', '.join(known)}{suggestion(arg, known)}")
     return _tiny() if arg == "tiny" else _large(arg)
 
 

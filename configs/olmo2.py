@@ -11,7 +11,7 @@ Budget, 20 tokens per parameter (the published models saw 4 to 6 T tokens): 1b 3
 6.4e21; 13b 274 B, 2.3e22; 32b 645 B, 1.2e23.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #       layers, width, heads, kv heads, feed-forward, tokens, learning rate
 SIZES = {
@@ -24,7 +24,7 @@ SIZES = {
 
 def get_config(arg: str = "1b"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/olmo2.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/olmo2.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     num_layers, width, num_heads, num_kv_heads, feedforward_width, tokens, learning_rate = SIZES[arg]
     config = default()
 

@@ -13,7 +13,7 @@ Budget, the published 300 B tokens: 70m 1.3e20 FLOPs, 160m 2.9e20, 410m 7.3e20, 
 `--config.training.duration='1.4B tokens'`.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #       layers, width, heads, vocabulary, learning rate
 SIZES = {
@@ -30,7 +30,7 @@ SIZES = {
 
 def get_config(arg: str = "70m"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/pythia.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/pythia.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     num_layers, width, num_heads, vocab_size, learning_rate = SIZES[arg]
     config = default()
 

@@ -9,7 +9,7 @@ Data: your own text, or FineWeb-Edu (on the Hugging Face hub):
 Budget at 20 tokens per parameter: 0.6b 12 B tokens, 4.3e19 FLOPs; 1.7b 34 B, 3.5e20.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #        width, feed-forward, tokens, learning rate
 SIZES = {"0.6b": (1024, 3072, "12B tokens", 6e-4), "1.7b": (2048, 6144, "34B tokens", 4e-4)}
@@ -17,7 +17,7 @@ SIZES = {"0.6b": (1024, 3072, "12B tokens", 6e-4), "1.7b": (2048, 6144, "34B tok
 
 def get_config(arg: str = "0.6b"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/qwen3.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/qwen3.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     width, feedforward_width, tokens, learning_rate = SIZES[arg]
     config = default()
 

@@ -12,14 +12,15 @@ repositories. Its first 90 % are for training, so it is split by position, not b
     --split_by=tail --validation_fraction=0.1
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 SETTINGS = ("cpu", "cpu_same_steps", "cpu_same_time", "gpu")
 
 
 def get_config(arg: str = "cpu"):
     if arg not in SETTINGS:
-        raise ConfigError(f"configs/shakespeare_char.py:{arg}: expected one of {', '.join(SETTINGS)}")
+        known = ", ".join(SETTINGS)
+        raise ConfigError(f"configs/shakespeare_char.py:{arg}: expected one of {known}{suggestion(arg, SETTINGS)}")
     config = default()
     config.data.path = "data/shakespeare_char"
     config.evaluation.tokens = 0  # the whole split

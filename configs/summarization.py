@@ -25,14 +25,15 @@ decoder: 7 layers of 12 D², the same number of parameters; a row has abstract, 
 tiny, tiny-decoder: small versions, for a folder of a few hundred pairs.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 SETTINGS = ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
 
 
 def get_config(arg: str = "encoder-decoder"):
     if arg not in SETTINGS:
-        raise ConfigError(f"configs/summarization.py:{arg}: expected one of {', '.join(SETTINGS)}")
+        known = ", ".join(SETTINGS)
+        raise ConfigError(f"configs/summarization.py:{arg}: expected one of {known}{suggestion(arg, SETTINGS)}")
     config = default()
     config.data.path = "data/scitldr"
 

@@ -12,7 +12,7 @@ Budget, 20 tokens of targets per parameter, with the same number of source token
 9b-9b 407 B, 5.2e22. (The published models started from Gemma 2's parameters, and then saw 2,000 B tokens.)
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #          layers, width, heads, kv heads, head width, feed-forward, tokens, rate
 SIZES = {
@@ -23,7 +23,7 @@ SIZES = {
 
 def get_config(arg: str = "2b-2b"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/t5gemma.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/t5gemma.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     num_layers, width, num_heads, num_kv_heads, head_width, feedforward_width, tokens, rate = SIZES[arg]
     config = default()
 

@@ -12,7 +12,7 @@ Budget, as in the paper, about 25,000 tokens of targets in a batch: base 100,000
 big 300,000 steps, 7.4 B tokens, about 1e19.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 #        width, heads, feed-forward, dropout, steps
 SIZES = {
@@ -24,7 +24,7 @@ WARMUP = 4000  # steps
 
 def get_config(arg: str = "base"):
     if arg not in SIZES:
-        raise ConfigError(f"configs/transformer.py:{arg}: expected one of {', '.join(SIZES)}")
+        raise ConfigError(f"configs/transformer.py:{arg}: expected one of {', '.join(SIZES)}{suggestion(arg, SIZES)}")
     width, num_heads, feedforward_width, dropout, steps = SIZES[arg]
     config = default()
 

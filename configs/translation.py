@@ -20,14 +20,15 @@ English, end. The same number of steps takes 3.9e14 FLOPs, twice as long.
 tiny, tiny-decoder: small versions, for a folder of a few hundred pairs.
 """
 
-from gptjax.config import ConfigError, default
+from gptjax.config import ConfigError, default, suggestion
 
 SETTINGS = ("encoder-decoder", "decoder", "tiny", "tiny-decoder")
 
 
 def get_config(arg: str = "encoder-decoder"):
     if arg not in SETTINGS:
-        raise ConfigError(f"configs/translation.py:{arg}: expected one of {', '.join(SETTINGS)}")
+        known = ", ".join(SETTINGS)
+        raise ConfigError(f"configs/translation.py:{arg}: expected one of {known}{suggestion(arg, SETTINGS)}")
     config = default()
     config.data.path = "data/fra_eng"
 

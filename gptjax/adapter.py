@@ -18,11 +18,11 @@ import jax
 
 from gptjax import tokenizer
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.config import ConfigError, to_json
 from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.display.terminal import Console
-from gptjax.files.paths import CONFIG, existing_run, output_folder, run_folder
+from gptjax.files.paths import CONFIG, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
 from gptjax.training.checkpoints.format import start_save
@@ -41,10 +41,9 @@ MERGE = flags.DEFINE_bool("merge", False, "Write a run with the adapter merged i
 
 def main(argv: list[str]) -> None:
     del argv
-    for flag in (WORKDIR, OUTPUT):
-        if flag.value is None:
-            raise ConfigError(f"--{flag.name} is missing: must be a folder (see --help)")
-    existing_run(WORKDIR.value, "--workdir")
+    given_run(WORKDIR)
+    if OUTPUT.value is None:
+        raise ConfigError("--output is missing: must be a folder (see --help)")
     folder = (run_folder if MERGE.value else output_folder)(OUTPUT.value, "--output")
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"--output={OUTPUT.value}: must be a new or an empty folder")

@@ -19,13 +19,12 @@ import sys
 from typing import Any
 
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.command_line.typed_lines import lines
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
 from gptjax.display.terminal import Console
-from gptjax.files.paths import existing_run
 from gptjax.inference.chat import Chat
 from gptjax.inference.chat_terminal import CHANGED, Adapters, Terminal, check_settings
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
@@ -62,12 +61,10 @@ def main(argv: list[str]) -> None:
 
 def talk() -> None:
     notes, output = Console(stderr=True, soft_wrap=True), Console(soft_wrap=True)
-    if WORKDIR.value is None:
-        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    given_run(WORKDIR)
     settings = {name: flag.value for name, flag in SETTINGS.items()}
     check_settings(settings)
     check_text("system", SYSTEM.value)
-    existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
     chat, title, adapters = load_chat()
     conversation = Terminal(chat, settings, title, output, notes, adapters)

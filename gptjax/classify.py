@@ -18,7 +18,7 @@ import numpy as np
 
 from gptjax import tokenizer
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.data.prepared import SPLITS
@@ -27,7 +27,7 @@ from gptjax.display.terminal import Console, write_raw
 from gptjax.evaluation.classification import confusion_table, scores_of_classes, wilson_interval, write_confusion
 from gptjax.evaluation.validation import summed
 from gptjax.files import write_aside
-from gptjax.files.paths import existing_run, local_path, output_file
+from gptjax.files.paths import local_path, output_file
 from gptjax.inference.classify import classify
 from gptjax.inference.prompts import read_prompts
 from gptjax.model.families import reading_family_of
@@ -61,11 +61,9 @@ class Run:
 
 def main(argv: list[str]) -> None:
     del argv
-    if WORKDIR.value is None:
-        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    given_run(WORKDIR)
     if bool(DATA.value) == bool(TEXT.value or TEXTS_FILE.value):
         raise ConfigError("give texts (--text, --texts_file) or a folder of labelled texts (--data)")
-    existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
     run, notes = load_run(), Console(stderr=True, soft_wrap=True)
     notes.print(f"{WORKDIR.value}: step {run.metadata['step']:,}, labels {', '.join(run.labels)}", style="dim")
@@ -150,7 +148,7 @@ def score_folder(run: Run, output: Console) -> None:
     sums = summed(step, run.params, data.batches(0, np.arange(BATCH_SIZE.value)))
     scores = {name.removeprefix("validation/"): value for name, value in scores_of_classes(sums).items()}
     show_scores(scores, sums["confusion"], run.labels, output)
-    folder = existing_run(WORKDIR.value, "--workdir") / "classification"
+    folder = given_run(WORKDIR) / "classification"
     folder.mkdir(exist_ok=True)
     facts = {"data": DATA.value, "split": SPLIT.value, "set": data.identity(), "step": run.metadata["step"]}
     interval = {"accuracy_95": wilson_interval(scores["accuracy"], scores["texts"])}

@@ -33,13 +33,13 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing is computed
     if not argv[1:]:
         raise ConfigError("the folder of a run is missing: python -m gptjax.compare RUN RUN … (see --help)")
+    folders = comparison.run_folders([local_path(folder, "RUN") for folder in argv[1:]])
     plot = output_file(PLOT.value, "--plot") if PLOT.value is not None else None
     if plot:
         comparison.check_plot(plot, "--plot")
     for flag in (METRIC, X):
         if flag.present and not plot:
             raise ConfigError(f"--{flag.name}={flag.value}: requires --plot=FILE")
-    folders = comparison.run_folders([local_path(folder, "RUN") for folder in argv[1:]])
     once: dict[Path, Path] = {}
     for folder in folders:
         once.setdefault(folder.resolve(), folder)

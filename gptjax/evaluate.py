@@ -34,7 +34,7 @@ from rich.progress import Progress as Bars
 
 from gptjax import tokenizer
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
@@ -49,7 +49,7 @@ from gptjax.evaluation.tasks.contamination import of_folders
 from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.run import Progress
 from gptjax.evaluation.text import score_texts, text_table
-from gptjax.files.paths import existing_run, local_path, output_file
+from gptjax.files.paths import local_path, output_file
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of
 from gptjax.runs.comparison import check_plot
@@ -109,8 +109,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(
             f"unexpected argument {arguments[0]!r}: expected compare RUN RUN …, or --name=value (see --help)"
         )
-    if WORKDIR.value is None:
-        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    run = given_run(WORKDIR)
     if TASKS.value is None and not TEXT.value:
         raise ConfigError(
             "--tasks or --text is missing: must name what to evaluate, such as --tasks=hellaswag or --text=FOLDER "
@@ -122,7 +121,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"--average={AVERAGE.value}: takes the last checkpoints, so --checkpoint must not be given")
     if PLOT.present:
         raise ConfigError(f"--plot={PLOT.value}: is an option of compare RUN RUN …")
-    evaluate(existing_run(WORKDIR.value, "--workdir"), TASKS.value or "", console)
+    evaluate(run, TASKS.value or "", console)
 
 
 def compare(runs: list[str], console: Console) -> None:

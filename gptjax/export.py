@@ -26,14 +26,14 @@ import numpy as np
 
 from gptjax import tokenizer
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError, RunError
 from gptjax.conversation import Template, template_of
 from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console
 from gptjax.files import folder_aside
-from gptjax.files.paths import existing_run, output_folder
+from gptjax.files.paths import output_folder
 from gptjax.interop import gguf, gguf_check
 from gptjax.interop.huggingface import parity
 from gptjax.interop.huggingface.families import AUTO, FAMILIES, family_for
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> None:
         files.append(
             write_card(
                 partial,
-                existing_run(WORKDIR.value, "--workdir"),
+                given_run(WORKDIR),
                 license=LICENSE.value,
                 library_name="transformers",
                 loading=folder_blocks(family, config.model, folder.name, chats=template is not None),
@@ -172,7 +172,7 @@ def export_gguf(
         size = path.stat().st_size
         write_card(
             partial,
-            existing_run(WORKDIR.value, "--workdir"),
+            given_run(WORKDIR),
             license=LICENSE.value,
             library_name="gguf",
             loading=[Code(f"llama-cli -m {name}")],
@@ -183,10 +183,9 @@ def export_gguf(
 
 def check_flags() -> tuple[Path, int]:
     """The folder to write and the bytes of a file. Raises ConfigError if a flag is missing or wrong."""
-    for flag in (WORKDIR, OUTPUT):
-        if flag.value is None:
-            raise ConfigError(f"--{flag.name} is missing: must be a folder (see --help)")
-    existing_run(WORKDIR.value, "--workdir")
+    given_run(WORKDIR)
+    if OUTPUT.value is None:
+        raise ConfigError("--output is missing: must be a folder (see --help)")
     folder = output_folder(OUTPUT.value, "--output")
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"--output={OUTPUT.value}: must be a new or an empty folder")

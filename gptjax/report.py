@@ -76,9 +76,9 @@ def main(argv: list[str]) -> None:
     del argv
     if not WORKDIR.value:
         raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    folders = [existing_run(folder, "--workdir") for folder in WORKDIR.value]
     check_flags()
     jax.config.update("jax_platforms", "cpu")  # a report computes little, and GPUs may be training
-    folders = [existing_run(folder, "--workdir") for folder in WORKDIR.value]
     files = output_files(folders)
     card_file = output_file(CARD.value, "--card") if CARD.value is not None else None
     price = parse_price(PRICE.value, "--price") if PRICE.value is not None else None

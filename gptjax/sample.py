@@ -29,13 +29,13 @@ import jax
 from rich.text import Text
 
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console, set_up_streams, write_raw
 from gptjax.files import write_aside
-from gptjax.files.paths import existing_run, local_path, output_file
+from gptjax.files.paths import local_path, output_file
 from gptjax.inference.completion import FINISH_REASONS, Completion
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
@@ -108,14 +108,12 @@ def main(argv: list[str]) -> None:
 
 def write_text() -> None:
     notes, output = Console(stderr=True, soft_wrap=True), Console(soft_wrap=True)
-    if WORKDIR.value is None:
-        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    given_run(WORKDIR)
     json_path = output_file(JSON.value, "--json") if JSON.value is not None else None
     if json_path:  # the file must be written even if stdout is closed early
         set_up_streams(outlive=True)
     check_values()
     prompts = chosen_prompts()
-    existing_run(WORKDIR.value, "--workdir")
     use_compilation_cache()
     run = load_run(notes)
     timing = Timing()

@@ -26,13 +26,13 @@ from typing import Any
 import jax
 
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
 from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console, one_line
-from gptjax.files.paths import existing_run, local_path
+from gptjax.files.paths import local_path
 from gptjax.inference.decode import WEIGHTS as WEIGHT_TYPES
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
@@ -83,8 +83,7 @@ def main(argv: list[str]) -> None:
 
 def serve() -> None:
     notes = Console(stderr=True, soft_wrap=True)
-    if WORKDIR.value is None:
-        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    given_run(WORKDIR)
     check_installed()
     # These import starlette and uvicorn, which are extras.
     from gptjax.serving.app import Server
@@ -98,7 +97,6 @@ def serve() -> None:
             f"--host={HOST.value}: other machines can reach this address, so clients need a token: give --token_file, "
             f"the environment variable {VARIABLE}, or --token"
         )
-    existing_run(WORKDIR.value, "--workdir")
     check_origins()
     socket = listening(HOST.value, PORT.value)
     use_compilation_cache(worth_keeping=0.0)

@@ -8,7 +8,7 @@ work/ folder, the addresses and licenses of single documents are known, too.
 from __future__ import annotations
 
 from gptjax.command_line import cli
-from gptjax.command_line.flags import Flags
+from gptjax.command_line.flags import Flags, given_run
 from gptjax.config import ConfigError
 from gptjax.corpus.tokens.trace import show_row
 from gptjax.data.traced import traced_row
@@ -24,7 +24,8 @@ WHOLE = flags.DEFINE_bool("whole", False, "Show the full documents, with the par
 
 
 def main(argv: list[str]) -> None:
-    for flag in (WORKDIR, STEP, ROW):
+    given_run(WORKDIR)
+    for flag in (STEP, ROW):
         if flag.value is None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     config = saved_config(WORKDIR.value)

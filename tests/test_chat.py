@@ -211,9 +211,10 @@ def test_a_run_answers_the_lines_of_a_pipe_also_with_an_adapter(tmp_path, monkey
     [
         ((), "--workdir is missing"),
         (("--workdir=nowhere",), "--workdir=nowhere"),
-        (("--workdir=nowhere", "--top_p=3"), "--top_p=3"),
+        (("--workdir=RUN", "--top_p=3"), "--top_p=3"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, message):
-    done = run_command("chat", *arguments)
+def test_what_cannot_be_is_refused(tmp_path, arguments, message):
+    (tmp_path / "config.json").write_text("{}")  # looks like a run until the file is read
+    done = run_command("chat", *[each.replace("RUN", str(tmp_path)) for each in arguments])
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

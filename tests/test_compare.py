@@ -25,7 +25,7 @@ def runs(tmp_path):
     "arguments, sentence",
     [
         ([], "the folder of a run is missing"),
-        (["nowhere"], "RUN = nowhere: must be the folder of a run; there is no such folder"),
+        (["nowhere", "--metric=loss"], "RUN = nowhere: must be the folder of a run; there is no such folder"),
         (["configs"], "RUN = configs: must be the folder of a run; this folder has no config.json"),
         (["README.md"], "RUN = README.md: must be the folder of a run; it is a file, not a folder"),
         (["RUNS", "--plot=p.xyz"], "--plot=p.xyz: must end in .png, .svg or .pdf"),

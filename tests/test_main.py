@@ -111,6 +111,17 @@ def test_each_help_lists_the_flag_of_the_run_first_and_no_path_of_this_machine(n
     assert max(map(len, done.stdout.partition("Flags:")[2].splitlines())) <= 100
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [(name, []) for name in ("sample", "evaluate", "classify", "adapter", "trace", "export")]
+    + [("serve", ["--host=0.0.0.0"]), ("chat", ["--top_p=3"]), ("report", ["--license=mit"])],
+)
+def test_a_missing_run_is_the_first_mistake_that_a_command_names(name, arguments):
+    done = run_command("__main__", name, "--workdir=nowhere", *arguments, imported=tuple(COMMANDS))
+    assert done.returncode == 2
+    assert done.stderr == "error: --workdir=nowhere: must be the folder of a run; there is no such folder\n"
+
+
 def test_a_command_behaves_like_its_module():
     done = gptjax("train", "--config=configs/text_tiny.py", "--workdir=w", "--config.data.path=nowhere")
     assert done.returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from gptjax.config import ConfigError, default
 from gptjax.config.base_run import NoBase, config_to_resume
 from gptjax.config.user_code import load_config
+from gptjax.files.paths import existing_run
 from gptjax.parallel.meeting import Meeting, Timeouts, find_meeting
 
 
@@ -174,6 +176,17 @@ class Flags:
         rest = self.values(argv)
         flags.FLAGS.mark_as_parsed()
         return rest
+
+
+def given_run(workdir: flags.FlagHolder) -> Path:
+    """Returns the folder of --workdir. A command that reads a run calls this first, before it looks at other flags.
+
+    Raises:
+      ConfigError: the flag is missing, or its folder is not that of a run.
+    """
+    if workdir.value is None:
+        raise ConfigError("--workdir is missing: must be the folder of a training run (see --help)")
+    return existing_run(workdir.value, "--workdir")
 
 
 class _ConfigFileParser(flags.ArgumentParser):

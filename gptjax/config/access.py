@@ -45,11 +45,13 @@ _REPLACED = {  # former field → what to set instead, as the end of a sentence
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns '; did you mean X?' for the most similar known name, or '' if none is similar. The same name in another
-    section comes first. For a former field, it says what replaced the field."""
+    section comes first, then the same name in other letters (124M for 124m). For a former field, it says what replaced
+    the field."""
     for former, successor in _REPLACED.items():
         if name in (former, former.rpartition(".")[2]):
             return f"; {former} was replaced by {successor}"
     known = list(known)
     elsewhere = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
-    close = elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    same_letters = [other for other in known if other.lower() == name.lower()]
+    close = elsewhere or same_letters or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""

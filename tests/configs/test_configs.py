@@ -208,6 +208,15 @@ def test_an_unknown_argument_is_refused_with_the_allowed_ones(name):
         load(name)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("gpt2:124M", "124m"), ("llama:8B", "8b"), ("moe:OLMoE", "olmoe"), ("translation:Tiny", "tiny")],
+)
+def test_an_argument_in_other_letters_is_recognized(typed, meant):
+    with pytest.raises(ConfigError, match=rf"expected one of .*; did you mean {meant}\?$"):
+        load(typed)
+
+
 @pytest.mark.parametrize("name", ["gpt2:124m", "llama:8b", "depth:4"])
 def test_parameters_of_a_gpu_config_can_be_made_without_a_gpu(name):
     on_gpu, on_cpu = (
