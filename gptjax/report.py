@@ -147,13 +147,13 @@ def write_samples(facts: RunFacts) -> tuple[list[Sample], str]:
 
 def make_document(facts: list[RunFacts], samples: list[Sample] | None, rule: str, loading: Sequence[Block]) -> Document:
     if len(facts) > 1:
-        return comparison_of(facts, made_by(), ABOUT.value)
+        return comparison_of(facts, made_by("runs"), ABOUT.value)
     return report_of(facts[0], made_by(), ABOUT.value, samples, rule, loading)
 
 
-def made_by() -> str:
+def made_by(what: str = "run") -> str:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return f"Written on {today} by gptjax {version('gptjax') or ''} from the files of the run."
+    return f"Written on {today} by gptjax {version('gptjax') or ''} from the files of the {what}."
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -81,11 +82,14 @@ def test_samples_follow_their_rule_and_prompts_do_not_name_their_file(runs, tmp_
 def test_a_comparison_has_both_losses_the_differing_settings_and_paired_differences(runs, tmp_path):
     write_evaluation(runs / "b", value=0.75)
     page = tmp_path / "compared.html"
-    report(f"--workdir={runs}/a", f"--workdir={runs}/b", f"--output={page}", "--price=1 EUR")
+    shutil.copytree(runs / "b", tmp_path / "new", ignore=shutil.ignore_patterns("evaluation"))
+    three = (f"--workdir={runs}/a", f"--workdir={runs}/b", f"--workdir={tmp_path}/new")
+    report(*three, f"--output={page}", "--price=1 EUR")
     text = page.read_text()
     assert "optimizer.learning_rate</td><td" in text and "0.125" in text
     assert text.count("<polyline") >= 4 and "62.5 % ± 3.1" in text and "75 % ± 3.1" in text
     assert "the records of items are missing" in text, "a paired difference needs the items"
+    assert re.search(r"Not evaluated on tasks: [^<]*new\.", text)
     assert "0.083 EUR (estimate)" in text
 
 

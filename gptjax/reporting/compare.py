@@ -35,15 +35,9 @@ def comparison_of(runs: Sequence[RunFacts], made: str, about: str = "") -> Docum
         Section("settings", "Differing settings", _settings(runs)),
         Section("cost", "Hardware, time, energy and cost", (_cost(runs),)),
     )
-    names = ", ".join(plain(one.name) for one in runs)
-    return Document(
-        "Comparison of runs",
-        title,
-        f"comparison of {names}" if len(runs) > 2 else "comparison of two runs",
-        tuple(lead),
-        sections,
-        made,
-    )
+    names = f"{', '.join(plain(one.name) for one in runs)}; " if len(runs) > 2 else ""
+    subtitle = f"{names}differences are those from {plain(runs[0].name)}"
+    return Document("Comparison of runs", title, subtitle, tuple(lead), sections, made)
 
 
 def _losses(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
@@ -79,14 +73,15 @@ def _lines(runs: Sequence[RunFacts], metric: str, x_name: str) -> list[Line]:
 
 
 def _tasks(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
-    """The tasks that all runs were evaluated on, with paired differences from the first run."""
-    without = [one.name for one in runs if one.evaluated is None]
-    if without:
-        return (Note(f"These runs have not been evaluated on tasks: {plain(', '.join(without))}."),)
+    """The tasks that all evaluated runs have in common, with paired differences from the first of them."""
+    without = ", ".join(plain(one.name) for one in runs if one.evaluated is None)
+    notes = [Note(f"Not evaluated on tasks: {without}.")] if without else []
     evaluated: list[Evaluated] = [one.evaluated for one in runs if one.evaluated is not None]
+    if len(evaluated) < 2:
+        return tuple(notes)
     tasks = [task for task in tasks_of(evaluated[0]) if all(task in tasks_of(each) for each in evaluated[1:])]
     if not tasks:
-        return (Note("No task was evaluated in all of these runs."),)
+        return (*notes, Note("No task was evaluated in all of these runs."))
     found: dict[tuple, Difference] = {
         (task, metric, each.name): task.difference(evaluated[0], each, metric)
         for task in tasks
@@ -96,13 +91,13 @@ def _tasks(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     blocks: list[Block] = [
         shown(comparison_table(evaluated, tasks, found)),
         Paragraph(
-            f"After a score: the difference from {plain(runs[0].name)} over the same items, its standard error, and "
+            f"After a score: the difference from {plain(evaluated[0].name)} over the same items, its standard error, and "
             "its two-sided p-value for a single comparison; among many tasks, some are small by chance."
         ),
     ]
     unlike = {f"{task.title}, {name}: {one.unlike}" for (task, _, name), one in found.items() if one.unlike}
     blocks += [Note(f"{UNLIKE} {plain(text)}.") for text in sorted(unlike)]
-    return tuple(blocks)
+    return (*blocks, *notes)
 
 
 def _settings(runs: Sequence[RunFacts]) -> tuple[Block, ...]:

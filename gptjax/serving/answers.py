@@ -62,7 +62,7 @@ class Answers:
             raise errors.shutting_down() from None
         except ConfigError as error:
             self.cancel()
-            raise errors.invalid(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+            raise errors.wrong_setting(error) from None
 
     def cancel(self) -> None:
         for request in self.requests:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -161,7 +161,7 @@ class Door:
             await self._app(scope, receive, noted)
         except APIError as error:
             await error.response()(scope, receive, noted)
-        except (ClientGone, asyncio.CancelledError):
+        except (ClientGone, ClientDisconnect, asyncio.CancelledError):
             note["status"] = CLIENT_GONE
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)

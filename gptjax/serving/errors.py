@@ -7,6 +7,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from gptjax.config import ConfigError
+
 INVALID, SERVER = "invalid_request_error", "server_error"
 
 
@@ -44,6 +46,12 @@ class APIError(Exception):
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> APIError:
     return APIError(400, message, param=param, code=code)
+
+
+def wrong_setting(error: ConfigError) -> APIError:
+    """For an error whose message begins with the name of a field, as in 'min_tokens = 9: …'."""
+    field = str(error).split(" ")[0]
+    return invalid(f"Invalid '{field}': {error}.", field)
 
 
 def no_such_model(name: str) -> APIError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gptjax.config import ConfigError, suggestion
 from gptjax.inference.sampling_params import SamplingParams
-from gptjax.serving.errors import APIError, invalid
+from gptjax.serving.errors import APIError, invalid, wrong_setting
 
 MOST_STOPS = 16
 LONGEST_STOP = 1000  # characters
@@ -119,7 +119,7 @@ class Fields:
         try:
             return SamplingParams(n=n, **fields, **given)
         except ConfigError as error:
-            raise invalid(f"Invalid '{str(error).split(' ')[0]}': {error}.", str(error).split(" ")[0]) from None
+            raise wrong_setting(error) from None
 
     def seed(self, n: int) -> int | None:
         """The seed of the first choice, in the range of the engine's; OpenAI's have 64 bits and a sign."""

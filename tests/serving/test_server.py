@@ -140,6 +140,12 @@ def test_what_does_not_fit_is_refused_as_openai_words_it(client):
         client.chat.completions.create(model="tiny", messages=[{"role": "assistant", "content": "x"}])
     with pytest.raises(openai.BadRequestError, match="token ids must be from 0"):
         client.completions.create(model="tiny", prompt=[10**9])
+    for field, value in (("logit_bias", {"999999": 1}), ("stop_token_ids", [999999])):
+        with pytest.raises(
+            openai.BadRequestError, match=f"Invalid '{field}': {field} = 999999: must be below"
+        ) as caught:
+            client.completions.create(model="tiny", prompt="x", extra_body={field: value})
+        assert caught.value.param == field
 
 
 def test_metrics_are_prometheus_text_and_count_what_happened(address, client):
@@ -205,6 +211,21 @@ def test_a_client_that_sends_half_a_request_is_cut_off(address):
         address, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"
     )
     assert time.monotonic() - began < 20
+
+
+def test_a_client_that_hangs_up_within_its_body_is_no_error_of_the_server(address, caplog):
+    def answered(status):
+        page = urllib.request.urlopen(f"{address}/metrics", timeout=20).read().decode()
+        samples = [s for family in text_string_to_metric_families(page) for s in family.samples]
+        return sum(s.value for s in samples if s.name == "gptjax_http_requests_total" and s.labels["status"] == status)
+
+    before, parts = {status: answered(status) for status in ("499", "500")}, urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        connection.sendall(posted(b"{" * 90_000)[:-1000])
+    deadline = time.monotonic() + 20
+    while answered("499") == before["499"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert answered("499") == before["499"] + 1 and answered("500") == before["500"] and not caplog.records
 
 
 def test_a_client_that_hangs_up_cancels_its_request(address, served):
