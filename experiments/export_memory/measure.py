@@ -88,7 +88,7 @@ OF_EXPORT = ("read the checkpoint", "check its sums", "write", "the run's logits
 OF_IMPORT = ("read the folder", "write the run", "read it back", "its logits")
 
 
-def export_run(folder: Path, flags: list[str], peak: multiprocessing.Value, phases: multiprocessing.Array) -> None:
+def export_run(folder: Path, typed: list[str], peak: multiprocessing.Value, phases: multiprocessing.Array) -> None:
     """Exports a run, and leaves the largest memory in bytes, of the whole and of each phase of an export."""
     from gptjax import export
     from gptjax.interop.huggingface import model_folder, parity
@@ -100,12 +100,12 @@ def export_run(folder: Path, flags: list[str], peak: multiprocessing.Value, phas
     watch(export, "write_model", 2)
     watch(parity, "own_logits", 3, 5)
     watch(model_folder.Opened, "params", 4)
-    export.flags.parse(["export", f"--workdir={folder / 'run'}", f"--output={folder / 'out'}", "--check=own", *flags])
+    export.flags.parse(["export", f"--workdir={folder / 'run'}", f"--output={folder / 'out'}", "--check=own", *typed])
     export.main([])
     peak.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def import_folder(folder: Path, flags: list[str], peak: multiprocessing.Value, phases: multiprocessing.Array) -> None:
+def import_folder(folder: Path, typed: list[str], peak: multiprocessing.Value, phases: multiprocessing.Array) -> None:
     """Imports a folder, and leaves the largest memory in bytes, of the whole and of each phase of an import."""
     import importlib
 
@@ -117,7 +117,7 @@ def import_folder(folder: Path, flags: list[str], peak: multiprocessing.Value, p
     watch(command, "write_run", 1)
     watch(command, "load_for_inference", 2)
     watch(parity, "own_logits", 3)
-    command.flags.parse(["import", f"--output={folder / 'run'}", "--check=none", *flags])
+    command.flags.parse(["import", f"--output={folder / 'run'}", "--check=none", *typed])
     command.main(["import", str(folder / "theirs")])
     peak.value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -137,10 +137,10 @@ def alone(function, *arguments) -> None:
         raise SystemExit(f"{function.__name__} failed")
 
 
-def largest(function, folder: Path, flags: list[str], names: tuple[str, ...]) -> list[int]:
+def largest(function, folder: Path, typed: list[str], names: tuple[str, ...]) -> list[int]:
     """The largest memory of a new process that calls the function: of the whole, and of each phase."""
     peak, phases = PROCESSES.Value("q", 0), PROCESSES.Array("q", len(names))
-    alone(function, folder, flags, peak, phases)
+    alone(function, folder, typed, peak, phases)
     return [max(peak.value, *phases), *phases]
 
 
@@ -148,17 +148,17 @@ def exports(folder: Path, sizes: dict, of_params: multiprocessing.Value) -> dict
     alone(write_folder, folder / "theirs", sizes, "float32", of_params)
     largest(import_folder, folder, [], OF_IMPORT)
     peaks = {}
-    for way, flags in EXPORTS.items():
-        peaks[way] = largest(export_run, folder, flags, OF_EXPORT)
+    for way, typed in EXPORTS.items():
+        peaks[way] = largest(export_run, folder, typed, OF_EXPORT)
         shutil.rmtree(folder / "out")
     return peaks
 
 
 def imports(folder: Path, sizes: dict, of_params: multiprocessing.Value) -> dict[str, list[int]]:
     peaks = {}
-    for way, (dtype, flags) in IMPORTS.items():
+    for way, (dtype, typed) in IMPORTS.items():
         alone(write_folder, folder / "theirs", sizes, dtype, of_params)
-        peaks[way] = largest(import_folder, folder, flags, OF_IMPORT)
+        peaks[way] = largest(import_folder, folder, typed, OF_IMPORT)
         for made in ("theirs", "run"):
             shutil.rmtree(folder / made)
     return peaks

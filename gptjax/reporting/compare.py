@@ -91,8 +91,8 @@ def _tasks(runs: Sequence[RunFacts]) -> tuple[Block, ...]:
     blocks: list[Block] = [
         shown(comparison_table(evaluated, tasks, found)),
         Paragraph(
-            f"After a score: the difference from {plain(evaluated[0].name)} over the same items, its standard error, and "
-            "its two-sided p-value for a single comparison; among many tasks, some are small by chance."
+            f"After a score: the difference from {plain(evaluated[0].name)} over the same items, its standard error, "
+            "and its two-sided p-value for a single comparison; among many tasks, some are small by chance."
         ),
     ]
     unlike = {f"{task.title}, {name}: {one.unlike}" for (task, _, name), one in found.items() if one.unlike}
