@@ -97,7 +97,7 @@ def load_chat() -> tuple[Chat, str, Adapters]:
             f"configs/instructions.py:{WORKDIR.value}, or let gptjax sample continue a text"
         )
     renderer = Renderer(template_of(template, "template"), model.tokenizer)
-    options: dict[str, Any] = {"end_id": renderer.end_id, "weights": WEIGHTS.value}
+    options: dict[str, Any] = {"end_id": renderer.end_id, "weights": WEIGHTS.value, "batch_size": 1}
     adapters = Adapters(list(loaded), functools.cache(lambda name: model.generator(loaded[name], **options)))
     generator = adapters.generator(adapters.names[0]) if loaded else model.generator(**options)
     title = (

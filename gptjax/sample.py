@@ -120,7 +120,7 @@ def write_text() -> None:
     completions: list[tuple[str | None, Completion]] = []
     names: list[str | None] = list(ADAPTER.value or ())
     for name in names or [None]:
-        generator = make_generator(run, name, notes)
+        generator = make_generator(run, name, rows_at_once(prompts), notes)
         if prompts is None:
             return converse(generator, output, notes)
         if name is not None and len(ADAPTER.value) > 1:
@@ -238,14 +238,22 @@ def load_run(notes: Console) -> TrainedModel:
     return run
 
 
-def make_generator(run: TrainedModel, name: str | None, notes: Console) -> Generator:
+def rows_at_once(prompts: list[str] | None) -> int:
+    """The most rows that are generated together; None: prompts are typed one after another."""
+    num_texts = 1 if prompts is None or STREAM.value else len(prompts) * NUM_SAMPLES.value
+    if NUM_BEAMS.value:
+        num_texts = NUM_BEAMS.value * (1 if prompts is None else len(prompts))
+    return min(BATCH_SIZE.value, num_texts)
+
+
+def make_generator(run: TrainedModel, name: str | None, batch_size: int, notes: Console) -> Generator:
     """The generator of the run's model, or of the model with an adapter."""
     adapter = None
     if name is not None:
         adapter = run.adapters([name])[name]
         origin = "" if adapter.base else "; it does not say which model it was trained on"
         notes.print(f"--adapter={name}: rank {adapter.config.lora_rank}{origin}", style="dim")
-    return run.generator(adapter, batch_size=BATCH_SIZE.value, weights=WEIGHTS.value)
+    return run.generator(adapter, batch_size=batch_size, weights=WEIGHTS.value)
 
 
 def converse(generator: Generator, output: Console, notes: Console) -> None:

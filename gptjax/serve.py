@@ -195,12 +195,13 @@ def load_generators(
     renderer = None
     if template := model.fingerprint.get("template"):
         renderer = Renderer(template_of(template, "template"), model.tokenizer)
-    base = model.generator(weights=WEIGHTS.value)
+    options: dict[str, Any] = {"weights": WEIGHTS.value, "batch_size": NUM_SLOTS.value}
+    base = model.generator(**options)
     adapters: dict[str, Generator] = {}
     for name, adapter in model.adapters(ADAPTER.value).items():
         if Path(name).name in (served_name(), *adapters):
             raise ConfigError(f"--adapter={name}: another model is served by the name {Path(name).name!r} (see --name)")
-        adapters[Path(name).name] = model.generator(adapter, weights=WEIGHTS.value)
+        adapters[Path(name).name] = model.generator(adapter, **options)
     kind = f"template {renderer.template.name}" if renderer else "no chat template: it continues texts"
     notes.print(
         f"{WORKDIR.value}: step {model.metadata['step']:,} ({CHECKPOINT.value}), {model.num_parameters:,} parameters, "

@@ -24,6 +24,7 @@ SIDES = (
     "gptjax",
     "gptjax-bfloat16",
     "gptjax-int8",
+    "gptjax-inputs-first",
     "gptjax-tensor=2",
     "gptjax-tensor=1",
     "transformers-compiled",
@@ -31,7 +32,7 @@ SIDES = (
     "transformers",
 )
 
-NOT_BY_DEFAULT = {"gptjax-tensor=2", "gptjax-tensor=1", "transformers-compiled"}
+NOT_BY_DEFAULT = {"gptjax-inputs-first", "gptjax-tensor=2", "gptjax-tensor=1", "transformers-compiled"}
 
 flags.DEFINE_list("sides", [side for side in SIDES if side not in NOT_BY_DEFAULT], f"Of {', '.join(SIDES)}.")
 flags.DEFINE_list("batches", ["1", "8"], "Rows that are generated together.")

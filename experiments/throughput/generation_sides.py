@@ -2,10 +2,10 @@
 
 Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates NEW tokens
 after a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 or gptjax-int8
-(the weights' type), gptjax-tensor=2 (two devices of one process share the model; fewer and wider heads, as many
-parameters), gptjax-tensor=1 (one device with the same heads), transformers, transformers-bfloat16 (the whole model),
-transformers-compiled (static cache, torch.compile), or read: an array of the float32 weights' size, read NEW times with
-all cores.
+(the weights' type), gptjax-inputs-first (float32, stored for many rows even if there are few), gptjax-tensor=2 (two
+devices of one process share the model; fewer and wider heads, as many parameters), gptjax-tensor=1 (one device with the
+same heads), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache, torch.compile),
+or read: an array of the float32 weights' size, read NEW times with all cores.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     from gptjax.model.resolve import resolve_model
     from gptjax.parallel.sharding import params_sharding
 
-    is_split = variant.startswith("tensor")
-    mesh, weights = decoding_mesh(variant if is_split else ""), None if is_split else variant or None
+    is_split, is_for_many = variant.startswith("tensor"), variant == "inputs-first"
+    mesh, weights = decoding_mesh(variant if is_split else ""), None if is_split or is_for_many else variant or None
     heads, kv_heads = (EVEN_HEADS, EVEN_KV_HEADS) if is_split else (HEADS, KV_HEADS)
     section = default().model
     section.update(vocab_size=VOCAB_SIZE, num_layers=LAYERS, width=WIDTH, num_heads=heads, num_kv_heads=kv_heads)
@@ -73,7 +73,9 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     params = family.init_params(jax.random.key(0))
     if mesh is not None:
         params = jax.device_put(params, params_sharding(mesh, family.declarations))
-    generator = Generator(params, Config(section), Tokenizer(), weights=weights, mesh=mesh)
+    generator = Generator(
+        params, Config(section), Tokenizer(), weights=weights, mesh=mesh, batch_size=32 if is_for_many else batch
+    )
     rows = prompts(batch).tolist()
 
     def run() -> None:

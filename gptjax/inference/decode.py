@@ -13,6 +13,7 @@ of rows and slots.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from gptjax.inference.sampling import Sampling
 from gptjax.inference.speculation import draw_several
 from gptjax.model.family import Cache, Family
 from gptjax.model.int8 import quantize
+from gptjax.model.one_row import OutputsFirst, TiedTable
 from gptjax.model.parameters import Parameter, unstack
 
 
@@ -213,17 +215,25 @@ def generate(
 WEIGHTS = ("float32", "bfloat16", "int8")
 
 
-@partial(jax.jit, static_argnames=("family", "weights"))
-def decoding_params(family: Family, params: Any, weights: str) -> dict[str, Any]:
+@partial(jax.jit, static_argnames=("family", "weights", "outputs_first"))
+def decoding_params(family: Family, params: Any, weights: str, outputs_first: bool = False) -> dict[str, Any]:
     """The parameters for decoding: one tree per layer, and matrices in the type `weights`.
 
     With stacked float32 parameters, every token would pay for slicing and casting each layer's weights. Parameters that
     the model uses in float32 stay float32: the norms, the learned positions (added before the cast), and routers.
+
+    outputs_first: stores linear layers and the output matrix so that one CPU multiplies few rows faster (see
+      `model/one_row.py`); only for float32.
     """
 
     def convert(parameter: Parameter, x: jax.Array) -> Any:
         if parameter.kind == "vector" or "position" in parameter.inputs or "router" in parameter.outputs:
             return x
+        if outputs_first and parameter.tied:
+            return TiedTable(x)
+        is_linear = parameter.adaptable and not parameter.active  # multiplied by `project`
+        if outputs_first and (is_linear or "vocab" in parameter.outputs):
+            return OutputsFirst(x.reshape(math.prod(parameter.inputs.values()), -1).T)
         return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 
     return jax.tree.map(convert, *unstack(family.declarations, params))

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -32,6 +33,7 @@ from gptjax.inference.row_programs import RowPrograms
 from gptjax.inference.text import TextStream, stop_strings, unknown_characters
 from gptjax.inference.timing import Timing
 from gptjax.model.families import merged_model, reading_family_of
+from gptjax.model.one_row import MOST_ROWS
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.settings import MeshSettings, Settings
 from gptjax.tokenizer import Tokenizer
@@ -51,7 +53,8 @@ class Generator:
       begin_id: the token that every document started after in training (`Dataset.begin_id`, kept in the run's
         checkpoints); None: the tokenizer's EOS.
       objective: the run's objective; for 'completion', a prompt is a source, and the text is its target.
-      batch_size: the number of rows that are generated together; further rows follow in more batches.
+      batch_size: the number of rows that are generated together; further rows follow in more batches. A small number
+        makes small batches faster on a CPU: the matrices are then stored for few rows (`is_for_few_rows`).
       mesh: the devices over which `params` are split (`devices.decoding_mesh`); None: they are on one device.
       weights: the type of that copy's matrices, one of `decode.WEIGHTS`; None: the type of the activations. A narrower
         type saves memory; activations are rounded to it only where they are multiplied.
@@ -93,7 +96,7 @@ class Generator:
         self._framing = Framing(self.family, self.source_tokenizer, self.begin_id, self.after_source)
         self.separator = self._framing.separator
         with devices_of(self):
-            self.params = decoding_params(self.family, params, self.weights)
+            self.params = decoding_params(self.family, params, self.weights, self.is_for_few_rows)
         self._programs = RowPrograms(self.family, self.params, tokenizer.vocab_size, self.end_id, mesh)
 
     def generate(
@@ -211,6 +214,13 @@ class Generator:
             if piece := row.text.take():
                 yield piece
         return row.finished()
+
+    @property
+    def is_for_few_rows(self) -> bool:
+        """Whether float32 matrices are stored as a CPU multiplies them fastest by a row or a few (see
+        `model/one_row.py`)."""
+        is_float32 = self.weights == self.config.dtype == "float32"
+        return is_float32 and self.mesh is None and jax.default_backend() == "cpu" and self.batch_size <= MOST_ROWS
 
     def framed(self, prompt: str | Sequence[int], begin: bool = True) -> FramedPrompt:
         """What the model reads for a prompt (see `Framing.framed`)."""

@@ -22,6 +22,7 @@ mixture_of_experts.py   experts in place of a feed-forward layer; grouped_produc
 lora.py                 low-rank adapters
 dropout.py              a random key for each row
 precision.py            the dtypes of matrix products; float8.py, int8.py: operands in eight bits
+one_row.py              what a CPU multiplies faster for one text than for many
 rematerialization.py    what is recomputed in the backward pass
 placement.py            the places where the work can be divided over devices
 flops.py                FLOPs per token

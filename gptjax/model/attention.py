@@ -30,6 +30,7 @@ from gptjax.model.attention_plain import attend_plain
 from gptjax.model.attention_scores import PLAIN, Scores, softmax
 from gptjax.model.blocks import join_blocks, split_blocks
 from gptjax.model.dropout import keep_probabilities
+from gptjax.model.one_row import unmerged
 from gptjax.model.precision import einsum, einsum_float32
 
 
@@ -261,11 +262,17 @@ def cached_attention(
     def attend_rows(positions_Bt: jax.Array, q_BtNH: jax.Array) -> jax.Array:
         H = q_BtNH.shape[-1]
         q_BtKGH = q_BtNH.reshape(*q_BtNH.shape[:2], k_BKSH.shape[1], -1, H)
-        logits_BKtGS = einsum_float32("BTKGH,BKSH->BKTGS", q_BtKGH, k_BKSH) * (scores.scale or H**-0.5)
+        is_alone = causal and q_BtNH.shape[:2] == (1, 1)
+        if is_alone:
+            products_BKtGS = _keys_first(q_BtKGH, k_BKSH, positions_Bt[0, 0])
+        else:
+            products_BKtGS = _queries_first(q_BtKGH, k_BKSH)
+        logits_BKtGS = products_BKtGS * (scores.scale or H**-0.5)
         mask_BtS, distance_BtS = visible(positions_Bt, slots_1S, window, causal=causal, key_lengths_B=key_lengths_B)
         weights_BKtGS = softmax(logits_BKtGS, mask_BtS, None, scores, distance_BtS).astype(v_BKSH.dtype)
+        values_BKSH = unmerged(v_BKSH, positions_Bt[0, 0]) if is_alone else v_BKSH
         # With any other order of the axes, the cache is the left operand on XLA:CPU, which is ten times slower.
-        return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, v_BKSH), 1, 2).reshape(q_BtNH.shape)
+        return jnp.swapaxes(einsum("BKTGS,BKSH->BKTGH", weights_BKtGS, values_BKSH), 1, 2).reshape(q_BtNH.shape)
 
     if length <= block:
         return attend_rows(positions_BT, q_BTNH)
@@ -274,3 +281,15 @@ def cached_attention(
     queries = jnp.pad(positions_BT, ((0, 0), (0, extra))), jnp.pad(q_BTNH, ((0, 0), (0, extra), (0, 0), (0, 0)))
     queries = jax.tree.map(lambda x: split_blocks(x, num_blocks), queries)
     return join_blocks(jax.lax.map(lambda each: attend_rows(*each), queries))[:, :length]
+
+
+_queries_first = functools.partial(einsum_float32, "BTKGH,BKSH->BKTGS")
+
+
+def _keys_first(q_BTKGH: jax.Array, k_BKSH: jax.Array, position: jax.Array) -> jax.Array:
+    """`_queries_first` of the single query at this position. On a CPU, the cache is not transposed for that."""
+
+    def keys_first(q_BTKGH: jax.Array, k_BKSH: jax.Array) -> jax.Array:
+        return jnp.moveaxis(einsum_float32("BKSH,BTKGH->BKSTG", unmerged(k_BKSH, position), q_BTKGH), 2, 4)
+
+    return jax.lax.platform_dependent(q_BTKGH, k_BKSH, cpu=keys_first, default=_queries_first)

@@ -39,6 +39,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gptjax.config import ConfigError
 from gptjax.model.int8 import WidenedInt8, quantize
+from gptjax.model.one_row import OutputsFirst
 
 Axes = Mapping[str, int]  # name → size, in the order of the array's axes
 LAYERS = ("layers", "first_layers")  # axes along which a stack has consecutive layers
@@ -210,6 +211,9 @@ def stacked(module: nn.Module, name: str, size: int, block: nn.Module, *inputs: 
 def _declare(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
     if (record := _current.get()) is not None:
         record.parameters[*module.path, name] = parameter
+    given: Any = module.get_variable("params", name)
+    if isinstance(given, OutputsFirst):  # Flax would refuse its shape
+        return given  # type: ignore[return-value]
     return module.param(name, parameter.make)
 
 

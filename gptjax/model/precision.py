@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from gptjax.model.float8 import GRADIENT, OPERAND, Float8, rounded
 from gptjax.model.int8 import Int8, WidenedInt8, int8_product, widened
+from gptjax.model.one_row import OutputsFirst, outputs_first_product
 
 PRODUCT = "product"  # the name of `project`'s result in remat policies
 
@@ -64,7 +65,7 @@ _einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def project(
-    x_BTI: jax.Array, weight: jax.Array | Int8, bias: jax.Array | None = None, matmul: str = "dtype"
+    x_BTI: jax.Array, weight: jax.Array | Int8 | OutputsFirst, bias: jax.Array | None = None, matmul: str = "dtype"
 ) -> jax.Array:
     """x · weight [+ bias], [B, T, O] in x's dtype.
 
@@ -77,7 +78,7 @@ def project(
     weight_IO = weight.reshape(x_BTI.shape[-1], -1)
     if isinstance(weight_IO, WidenedInt8):
         y_BTO = checkpoint_name(_project_widened(x_BTI, weight_IO), PRODUCT)
-    elif isinstance(weight_IO, Int8) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
+    elif isinstance(weight_IO, Int8 | OutputsFirst) or weight_IO.dtype.itemsize < x_BTI.dtype.itemsize:
         y_BTO = project_float32(x_BTI, weight_IO).astype(x_BTI.dtype)
     else:
         multiply = float8_product if matmul == "fp8" else _project
@@ -85,8 +86,10 @@ def project(
     return y_BTO if bias is None else y_BTO + over_rows(bias.reshape(-1).astype(x_BTI.dtype), y_BTO.shape)
 
 
-def project_float32(x_BTI: jax.Array, weight_IO: jax.Array | Int8) -> jax.Array:
+def project_float32(x_BTI: jax.Array, weight_IO: jax.Array | Int8 | OutputsFirst) -> jax.Array:
     """x · weight in float32, of operands in the narrower of their two types."""
+    if isinstance(weight_IO, OutputsFirst):
+        return outputs_first_product(x_BTI, weight_IO)
     if isinstance(weight_IO, Int8):
         return _two_rows(int8_product, x_BTI, weight_IO)
     dtype = min(x_BTI.dtype, weight_IO.dtype, key=lambda dtype: dtype.itemsize)

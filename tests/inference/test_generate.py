@@ -1,6 +1,7 @@
 """Generation: the cache does not change the text, rows are independent, nothing recompiles, stops and streams are
 exact."""
 
+import copy
 import dataclasses
 import math
 import re
@@ -19,6 +20,7 @@ from gptjax.inference.generate import Generator
 from gptjax.inference.sampling import make_sampling
 from gptjax.inference.timing import Timing
 from gptjax.model.int8 import Int8
+from gptjax.model.one_row import MOST_ROWS, OutputsFirst, TiedTable
 from gptjax.tokenizer import ByteTokenizer
 
 BEGIN = TOKENIZER.eos_id  # the default begin token
@@ -180,6 +182,34 @@ def test_rows_are_replaced_without_affecting_each_other(variant):
         tokens, logprobs = finished[request]
         assert tokens == completion.tokens, request
         np.testing.assert_allclose(logprobs, completion.logprobs, atol=0.05 if variant == "bfloat16" else 1e-4)
+
+
+@pytest.mark.parametrize("variant", always(VARIANTS, "sinusoidal, multi-query, untied"))
+def test_matrices_stored_for_few_rows_give_the_same_text(variant):
+    params, config = make_model(**VARIANTS[variant])
+    few, many = (Generator(params, config, TOKENIZER, batch_size=size) for size in (1, 32))
+    stored = jax.tree.leaves(few.params, is_leaf=lambda x: isinstance(x, OutputsFirst | TiedTable))
+    assert sum(isinstance(x, OutputsFirst | TiedTable) for x in stored) == 7 * config.model.num_layers + 1
+    assert sum(x.size for x in jax.tree.leaves(few.params)) == sum(x.size for x in jax.tree.leaves(many.params))
+    options = dict(max_new_tokens=19, temperature=0.0)
+    one, other = (generator.generate(["héllo"], **options)[0] for generator in (few, many))
+    assert one.tokens == other.tokens
+    np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=1e-5, atol=1e-5)
+
+
+def test_matrices_are_stored_for_few_rows_only_where_that_is_faster(generator, monkeypatch):
+    def chosen(**changes):
+        changed = copy.copy(generator)
+        vars(changed).update(dict(batch_size=1) | changes)
+        return changed.is_for_few_rows
+
+    assert chosen() and chosen(batch_size=MOST_ROWS)
+    assert not generator.is_for_few_rows and not chosen(batch_size=MOST_ROWS + 1)
+    assert not chosen(weights="bfloat16") and not chosen(weights="int8")
+    assert not chosen(config=dataclasses.replace(generator.config, dtype="bfloat16"))
+    assert not chosen(mesh=jax.make_mesh((1,), ("tensor",)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not chosen()
 
 
 def test_samples_have_the_same_seeds_for_every_prompt(generator):
