@@ -6,7 +6,8 @@ mesh.py                 devices on named axes
 sharding.py             the one table that says how parameters are split over these axes
 placement.py            how a mesh divides the work of a model, with a file for each way:
                         sequence.py, vocabulary.py (tensor), context.py and ring.py, expert.py, pipeline.py
-accumulation.py         when the gradients of micro-batches are summed; nested.py: one `shard_map` inside another
+accumulation.py         when the gradients of micro-batches are summed
+nested.py               one `shard_map` inside another; kernel.py: an attention kernel in one
 compiled.py, traffic.py what a compiled program computes, and what it sends
 
 Processes:

@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec as P
 from gptjax.config import ConfigError
 from gptjax.model.parameters import stack_sizes
 from gptjax.model.stack import layer_marks
-from gptjax.parallel.mesh import AXES, BATCH_AXES, compiler_axes, rows_at_once, rows_at_once_text
+from gptjax.parallel.mesh import BATCH_AXES, compiler_axes, rows_at_once, rows_at_once_text
 from gptjax.settings import MeshSettings, Settings
 
 AXIS = "pipeline"
@@ -281,50 +281,6 @@ def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
     x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]
     x = jnp.moveaxis(x, (3, 1, 4, 2), (1, 2, 3, 4))  # [R, layers, S, b, k, …]
     return x.reshape(*x.shape[:2], -1, *x.shape[5:])
-
-
-def divided(function: Callable[..., Array], q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, **options: Any) -> Array:
-    """Calls `function(q, k, v, **options)`, attention without dropout, on each device's own rows and heads.
-
-    cuDNN's kernel tells the compiler how to divide it, which fails in a `shard_map` over some of the axes. In a
-    `shard_map` over all of them, nothing is left to divide.
-    """
-    function = functools.partial(function, **options | {"dropout_keys_B": None})
-    in_pipeline = AXIS in jax.sharding.get_abstract_mesh().manual_axes
-    return (_divided if in_pipeline else _of_each_device)(function, q_BTNH, k_BSKH, v_BSKH)
-
-
-def _of_each_device(function: Callable[..., Array], *operands: Array) -> Array:
-    return _on_each_device(function, 1)(*operands)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _divided(function: Callable[..., Array], *operands: Array) -> Array:
-    return _of_each_device(function, *operands)
-
-
-def _divided_forward(function: Callable[..., Array], *operands: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _divided(function, *operands), operands
-
-
-def _divided_backward(function: Callable[..., Array], operands: tuple[Array, ...], cotangent: Array) -> Any:
-    """Runs the kernel's forward pass again, because JAX cannot pass residuals out of a `shard_map` nested in one that
-    tracks what varies between its devices."""
-
-    def pull(cotangent: Array, *operands: Array) -> Any:
-        return jax.vjp(function, *operands)[1](cotangent)
-
-    return _on_each_device(pull, len(operands))(cotangent, *operands)
-
-
-_divided.defvjp(_divided_forward, _divided_backward)
-
-
-def _on_each_device(function: Callable[..., Any], outputs: int) -> Callable[..., Any]:
-    """`function` of arrays [B, T, N, H] with divided rows and heads, which returns `outputs` arrays of this kind."""
-    part = P(compiler_axes(BATCH_AXES), None, compiler_axes(("tensor", "context")), None)
-    out_specs = part if outputs == 1 else (part,) * outputs
-    return jax.shard_map(function, in_specs=part, out_specs=out_specs, axis_names=set(compiler_axes(AXES)))
 
 
 def _pick(x: Array, index: Any) -> Array:

@@ -11,8 +11,9 @@ import jax
 
 from gptjax.model.placement import Placement
 from gptjax.parallel import context, expert, sequence, vocabulary
+from gptjax.parallel.kernel import divided
 from gptjax.parallel.mesh import AXES, compiler_axes
-from gptjax.parallel.pipeline import AXIS, divided, pipelined, schedule_of
+from gptjax.parallel.pipeline import AXIS, pipelined, schedule_of
 from gptjax.settings import MeshSettings
 
 

@@ -11,7 +11,9 @@ from compiled_work import work_of
 
 from gptjax.config import ConfigError
 from gptjax.data.facts import DataFacts
-from gptjax.parallel.pipeline import Schedule, divided, pipelined
+from gptjax.model.rematerialization import ATTENTION_OUTPUT
+from gptjax.parallel.kernel import divided
+from gptjax.parallel.pipeline import Schedule, pipelined
 from gptjax.parallel.traffic import collectives_of
 from gptjax.planning import plan
 from gptjax.runs.shown_settings import derived_facts
@@ -213,8 +215,8 @@ def test_no_tick_keeps_parameters_of_its_own(tiny_config, repeats):
     assert memory.temp_size_in_bytes < 5 * of_stage  # gradients, gradients of one tick, and redistributed parameters
 
 
-def test_a_kernel_that_the_compiler_cannot_divide_gets_its_part():
-    """cuDNN's kernel is one, but it needs a GPU; see experiments/ahead_of_time."""
+def test_a_kernel_that_the_compiler_cannot_divide_gets_its_part_and_does_not_run_again():
+    """cuDNN's kernel is one, but it needs a GPU; see tests/experiments/ahead_of_time."""
     rng = np.random.default_rng(0)
     q_BTNH, k_BSKH, v_BSKH = (jnp.array(rng.normal(size=(8, 4, heads, 2)), jnp.float32) for heads in (4, 2, 2))
     layers = {"scale": jnp.array(rng.normal(size=4), jnp.float32)}
@@ -234,13 +236,13 @@ def test_a_kernel_that_the_compiler_cannot_divide_gets_its_part():
         )
         return jnp.sin(y_BTNH).sum()
 
+    saved = jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT)
+    both, arguments = [], (layers, q_BTNH, (k_BSKH, v_BSKH))
     with jax.set_mesh(mesh_of(2, 2, 2)):
-        both = [
-            jax.device_get(
-                jax.jit(jax.value_and_grad(functools.partial(loss, attend), argnums=(0, 1, 2)))(
-                    layers, q_BTNH, (k_BSKH, v_BSKH)
-                )
-            )
-            for attend in (kernel, functools.partial(divided, kernel))
-        ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both)
+        for attend in (kernel, jax.checkpoint(functools.partial(divided, kernel), policy=saved)):
+            differentiate = jax.value_and_grad(functools.partial(loss, attend), argnums=(0, 1, 2))
+            compiled = jax.jit(differentiate).lower(*arguments).compile()
+            both.append((jax.device_get(compiled(*arguments)), work_of(compiled)["products"]))
+    (expected, products), (result, with_part) = both
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, result)
+    assert with_part == products / 2  # without its own part, it is not divided over `tensor`

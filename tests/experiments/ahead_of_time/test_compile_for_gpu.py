@@ -16,6 +16,7 @@ from compile_for_gpu import compile_step, gibibytes, largest_gather, transposing
 
 from gptjax.model.families import family_of
 from gptjax.model.parameters import count_parameters
+from gptjax.parallel.compiled import instructions
 from gptjax.parallel.traffic import collectives_of
 
 pytestmark = pytest.mark.aot
@@ -82,6 +83,14 @@ def test_attention_is_not_computed_again_where_its_output_is_saved(remat, runs):
     """Its kernel runs forward and backward; with `full` once more in the backward pass."""
     fields = ALONE | {"model.num_layers": 2, "model.layers": "scan", "model.remat": remat}
     assert compile_step("gpt2:124m", 1, ROWS, fields)[0].as_text().count("__cudnn$fmha") == runs
+
+
+@pytest.mark.parametrize("remat, runs", [("none", 2), ("dots", 2), ("full", 3)])
+def test_in_a_pipeline_attention_runs_as_often_as_elsewhere(remat, runs):
+    """Two stages with two layers and two micro-batches each take three ticks."""
+    fields = {"mesh.data": 1, "mesh.fsdp": 2, "mesh.pipeline": 2, "model.num_layers": 4, "model.remat": remat}
+    text = compile_step("llama:1b", 4, 8, fields)[0].as_text()
+    assert sum(each.times for each in instructions(text) if "__cudnn$fmha" in each.line) == runs * 2 * 3
 
 
 def test_with_zero1_each_gpu_gets_only_its_part_of_the_summed_gradients():
