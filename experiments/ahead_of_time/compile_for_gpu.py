@@ -4,6 +4,7 @@
   python experiments/ahead_of_time/compile_for_gpu.py             # each config on its own mesh
   python experiments/ahead_of_time/compile_for_gpu.py --savings   # one config, with each way of saving memory
   python experiments/ahead_of_time/compile_for_gpu.py --sent      # what each of eight GPUs sends, by kind of collective
+  python experiments/ahead_of_time/compile_for_gpu.py --unrolled  # memory and gathers of unrolled layers and of a scan
 
 `make aot` holds these programs to contracts (tests/experiments/ahead_of_time).
 
@@ -153,6 +154,23 @@ def sent(cases=SENT) -> None:
         )
 
 
+UNROLLED = [("gpt2:124m", 512, "none"), ("llama:1b", 64, "none"), ("llama:1b", 64, "dots")]
+
+
+def unrolled() -> None:
+    print("| config | layers | `model.remat` | state GiB | work GiB | all-gather | reduce-scatter |")
+    print("|---" * 7 + "|")
+    for name, rows, remat in UNROLLED:
+        for how in ("unroll", "scan"):
+            fields = {"mesh.data": 1, "mesh.fsdp": 8, "model.layers": how, "model.remat": remat}
+            compiled, _, _ = compile_step(name, 8, rows, fields)
+            (state, work), every = gibibytes(compiled), collectives_of(compiled.as_text(), 8)
+            sums = [sum(each.times * each.bytes for each in every if each.kind == kind) / 2**20 for kind in KINDS[1:3]]
+            print(
+                f"| {name} | {how} | {remat} | {state:.2f} | {work:.2f} | {sums[0]:.0f} | {sums[1]:.0f} |", flush=True
+            )
+
+
 def largest_gather(every: list[Collective], head: int) -> int:
     """The bytes of the largest all-gather, except that of the output head, which has `head` bytes."""
     return max((each.bytes for each in every if each.kind == "all-gather" and each.bytes != head), default=0)
@@ -170,4 +188,4 @@ def transposing(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    {"--savings": savings, "--sent": sent}.get(" ".join(sys.argv[1:]), cases)()
+    {"--savings": savings, "--sent": sent, "--unrolled": unrolled}.get(" ".join(sys.argv[1:]), cases)()

@@ -74,7 +74,7 @@ def _differentiated(
     def pull_from(output_now: Array, kept: Sequence[Array], cotangent: Array) -> Any:
         rest = iter(kept)
         found = [next(rest) if is_kept(leaf) else output_now if leaf is output else leaf for leaf in leaves]
-        return tree.unflatten(found)(cotangent)
+        return jax.tree.unflatten(tree, found)(cotangent)
 
     return output, [leaf for leaf in leaves if is_kept(leaf)], pull_from
 

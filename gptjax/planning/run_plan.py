@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
@@ -38,6 +39,10 @@ from gptjax.training.objectives import make_objective
 from gptjax.training.optimizers.trained import Untrained, untrained
 from gptjax.training.state import TrainState
 from gptjax.training.trainer import Trainer, make_trainer
+
+# With fsdp, unrolled layers keep their gathered weights until the backward pass. A scan, or layers that are recomputed,
+# gather them again. Up to this many bytes of all layers, `auto` lets a device keep them (experiments/ahead_of_time).
+KEPT_WEIGHTS = 2**31
 
 
 class CompiledStep(NamedTuple):
@@ -216,6 +221,11 @@ def resolve(config: ConfigDict | Settings, data: DataFacts, platform: str, batch
         source_vocab_size=data.source_vocab_size or 0,
         source_length=settings.data.source_length or settings.data.sequence_length,
     )
+    chosen = settings.model.layers == AUTO and model.layers == "unroll"
+    if chosen and settings.mesh.fsdp != 1 and model.remat == "none":
+        layers = sum(each.size for each in jax.tree.leaves(family_of(model).declarations) if each.num_layers)
+        if layers * jnp.dtype(model.dtype).itemsize > KEPT_WEIGHTS:
+            model = dataclasses.replace(model, layers="scan")
     return dataclasses.replace(settings, model=model)
 
 

@@ -117,7 +117,8 @@ class ModelSettings(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # compute dtype (parameters are float32)
     # how blocks multiply matrices in training: numbers of that type, or rounded to 8-bit floats (model/float8.py)
     matmul: Literal["dtype", "fp8"] = "dtype"
-    # scan: one compiled loop over the layers; unroll: each is compiled separately; auto: unroll up to 32 layers
+    # scan: one compiled loop over the layers; unroll: each is compiled separately, and with mesh.fsdp, gathered weights
+    # are then kept until the backward pass if remat is none; auto: unroll up to 32 layers, if at most 2 GiB are kept so
     layers: Literal["auto", "scan", "unroll"] = "auto"
     # recompute activations to save memory: all except matrix products and attention (dots), except attention, or all
     # (full); offload_dots, offload_inputs: as dots and full, with what is kept in the host's memory

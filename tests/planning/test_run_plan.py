@@ -107,6 +107,25 @@ def test_fields_that_depend_on_an_unknown_platform_stay_auto():
 
 
 @pytest.mark.parametrize(
+    "layers, width, fsdp, remat, chosen",
+    [
+        (12, 768, 8, "none", "unroll"),
+        (24, 2048, 1, "none", "unroll"),
+        (24, 2048, 8, "none", "scan"),
+        (24, 2048, -1, "none", "scan"),
+        (24, 2048, 8, "dots", "unroll"),
+    ],
+)
+def test_with_fsdp_no_device_keeps_the_gathered_weights_of_many_large_layers(layers, width, fsdp, remat, chosen):
+    """The layers of 768 take 162 MiB in bfloat16, those of 2,048 2.3 GiB. Layers that are recomputed gather again."""
+    config = default()
+    config.model.update(num_layers=layers, width=width, num_heads=width // 64, remat=remat)
+    config.training.batch_size = 64
+    config.mesh.update(data=-1 if fsdp == 1 else 1, fsdp=fsdp)
+    assert plan(config, FACTS, H200).config.model.layers == chosen
+
+
+@pytest.mark.parametrize(
     "fields, devices, message",
     [
         ({"training.batch_size": 4}, H200, "batch_size = 4: must be divisible by the 8 devices of mesh.data$"),

@@ -7,6 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 pytest.importorskip("jax_cuda12_plugin")
@@ -61,6 +62,19 @@ def test_no_step_moves_more_than_a_layer_at_once_or_transposes_the_stream():
     assert (kind, times) == ("reduce-scatter", 1) and head <= scattered < 2 * head  # the compiler adds smaller ones
     assert largest_gather(every, head) < 2.3 * 2 * 12 * WIDTH**2
     assert sum(transposing(text)) < 8 * STREAM
+
+
+@pytest.mark.parametrize("how, remat, times", [("unroll", "none", 1), ("unroll", "dots", 2), ("scan", "none", 2)])
+def test_only_unrolled_layers_that_are_not_recomputed_keep_their_gathered_weights(how, remat, times):
+    """Others gather them again in the backward pass. `auto` chooses between them (gptjax/planning)."""
+    fields = FSDP | {"model.num_layers": 4, "model.layers": how, "model.remat": remat}
+    compiled, config, _ = compile_step("llama:1b", 8, 8, fields)
+    parameters = jax.tree.leaves(family_of(config.model).declarations)
+    layers, outside = (
+        2 * sum(each.size for each in parameters if bool(each.num_layers) == inside) for inside in (1, 0)
+    )
+    every = [each for each in collectives_of(compiled.as_text(), 8) if each.kind == "all-gather"]
+    assert sum(each.bytes * each.times for each in every) == pytest.approx(times * layers + outside, rel=0.01)
 
 
 @pytest.mark.parametrize("num_gpus, how, streams", [(1, "unroll", 16), (8, "unroll", 16), (1, "scan", 17)])
