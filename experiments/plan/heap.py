@@ -20,7 +20,7 @@ if sys.argv[1:2] == ["--here"]:
     keep_freed_memory()
 
 import jax
-from configs_measured import CONFIGS, DATA
+from configs_measured import CONFIGS, facts
 from one_run import batch_of, peak
 
 from gptjax.command_line.runtime import run_in_turn, use_compilation_cache
@@ -37,7 +37,8 @@ def train(name: str, way: str) -> None:
     use_compilation_cache()
     if way == "in turn":
         run_in_turn()
-    made = plan(CONFIGS[name](), DATA, jax.devices()[:1])
+    config = CONFIGS[name]()
+    made = plan(config, facts(config), jax.devices()[:1])
     jax.set_mesh(made.mesh)
     compiled = made.trainer.compile_train_step(made.abstract_batch)
     planned = read_needs(made, compiled).memory.total

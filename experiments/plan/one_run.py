@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 sys.path.append(str(Path(__file__).parents[1]))
-from configs_measured import CONFIGS, DATA
+from configs_measured import CONFIGS, facts
 from sides import processor_seconds
 
 from gptjax.command_line.runtime import run_in_turn, use_compilation_cache
@@ -52,7 +52,7 @@ def main() -> None:
     run_in_turn()
     config = CONFIGS[name]()
     validate(config)
-    made = plan(config, DATA, jax.devices()[:1])
+    made = plan(config, facts(config), jax.devices()[:1])
     jax.set_mesh(made.mesh)
     compiled = made.trainer.compile_train_step(made.abstract_batch)
     found = {"config": name, **planned(made, compiled)}
@@ -81,7 +81,7 @@ def plain_flops(name: str) -> float:
     """The products of the same model's step as the convention counts them: all queries with all keys, once."""
     config = CONFIGS[name]()
     config.update_from_flattened_dict(PLAIN)
-    made = plan(config, DATA, jax.devices()[:1])
+    made = plan(config, facts(config), jax.devices()[:1])
     return flops(read_needs(made, made.trainer.compile_train_step(made.abstract_batch)))
 
 
@@ -101,7 +101,7 @@ def batch_of(made: Plan) -> dict[str, jax.Array]:
         elif name.endswith("positions"):
             array = np.broadcast_to(np.arange(shape[-1]), shape)
         else:
-            array = draw.integers(0, DATA.num_classes if name == "labels" else DATA.vocab_size, shape)
+            array = draw.integers(0, made.data.num_classes if name == "labels" else made.data.vocab_size, shape)
         rows[name] = np.ascontiguousarray(array.astype(field.dtype))
     steps = training.gradient_accumulation_steps
     mine = local_rows(made.mesh, training.batch_size, steps)

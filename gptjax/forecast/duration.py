@@ -1,9 +1,10 @@
 """The time of a step: a roofline for each kernel, and the time for communication.
 
 A kernel takes the time of its products or of its bytes, whichever is longer, at the fraction of the device's peak rates
-that such kernels reach, and a few microseconds to start. Communication takes its bytes divided by the rate of the
-slower of a node's own links and the network, and a latency per hop. How much communication overlaps with computation is
-unknown before the program runs: none in the slow case, all in the fast case, half in the likely case.
+that such kernels reach, and a few microseconds to start. On processors it takes both, since a core that waits for
+memory does not multiply meanwhile (experiments/plan/small_products.py). Communication takes its bytes divided by the
+rate of the slower of a node's own links and the network, and a latency per hop. How much communication overlaps with
+computation is unknown before the program runs: none in the slow case, all in the fast case, half in the likely case.
 
 The fractions are data with their sources, in three cases: slow, likely, fast.
 """
@@ -45,6 +46,7 @@ class Efficiency:
       memory, links: fraction of the rate of the memory, and of links and network.
       hidden: fraction of the communication that overlaps with computation.
       start: seconds to start a kernel.
+      in_turn: whether a kernel's bytes are moved before or after its products, and not during them.
       cached: kernels that move at most so many bytes find them in the processor's cache, which is CACHE times as fast.
       hop: seconds for each further device or node of a ring.
       sources: the source of each fraction.
@@ -59,6 +61,7 @@ class Efficiency:
     hop: Cases
     sources: Mapping[str, str]
     cached: float = 0.0
+    in_turn: bool = False
 
 
 _HIDDEN, _HOP = Cases(0.0, 0.5, 1.0), Cases(4e-6, 2e-6, 1e-6)
@@ -97,6 +100,7 @@ EFFICIENCIES: Mapping[str, Efficiency] = {
         start=Cases(1e-5, 2e-6, 1e-6),
         hop=Cases(1e-4, 5e-5, 2e-5),
         cached=8e6,
+        in_turn=True,
         sources={
             "products": "fitted to experiments/throughput: 51, 2,132 and 7,560 ms per step of three GPT-2 shapes in "
             "float32 where the fastest product reaches 213 GFLOP/s",
@@ -161,8 +165,8 @@ def _kernel(kernel: Kernel, reached: Efficiency, case: int, hardware: Hardware, 
     share, busy = (reached.attention if kernel.kind == "attention" else reached.products)[case], _busy(kernel, hardware)
     rate = peak * share * busy * (FLOAT8 if kernel.float8 else 1.0)
     rate_of_memory = hardware.bandwidth * reached.memory[case] * (CACHE * busy if kernel.bytes <= reached.cached else 1)
-    moved = kernel.bytes / rate_of_memory
-    return max(kernel.flops / rate, moved) + reached.start[case]
+    multiplied, moved = kernel.flops / rate, kernel.bytes / rate_of_memory
+    return (multiplied + moved if reached.in_turn else max(multiplied, moved)) + reached.start[case]
 
 
 def _busy(kernel: Kernel, hardware: Hardware) -> float:

@@ -44,6 +44,12 @@ def test_on_processors_small_kernels_find_their_arrays_in_the_cache():
     assert seconds(8e6, 1000) == pytest.approx(seconds(8e9) / CACHE + 1000 * shares.start.likely, rel=1e-3)
 
 
+def test_on_processors_a_kernel_takes_the_time_of_its_products_and_of_its_bytes():
+    shares, here = EFFICIENCIES["cpu"], dataclasses.replace(H100, platform="cpu", bandwidth=25e9)
+    both = step_time(needs(Kernel("product", 1e11, False, 20e9, 1)), here, 1e11).step.likely
+    assert both == pytest.approx(1 / shares.products.likely + 20 / 25 / shares.memory.likely, rel=1e-3)
+
+
 def test_none_half_or_all_of_the_communication_is_hidden():
     sent = (Collective("all-gather", 10**10, tuple(range(8)), 1),)
     time = step_time(needs(Kernel("product", 1e15, False, 1e9, 1), sent=sent), H100, PEAK)
