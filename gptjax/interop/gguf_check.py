@@ -12,8 +12,9 @@ import numpy as np
 from gptjax.interop.gguf import file_tensors
 from gptjax.interop.huggingface.tensors import Written
 
-# The largest difference of a number from what was written, as a part of the largest number of its tensor.
-ROUNDING = {"float32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8, "q8_0": 1 / 250}
+# The largest difference of a number from what was written, as a part of the largest number of its tensor. In q8_0, the
+# largest of 32 numbers is 127 steps, and the step itself is rounded to 16 bits.
+ROUNDING = {"float32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8, "q8_0": 0.5 / 127 + 2.0**-11}
 # The same for the logits of llama.cpp, which rounds what it multiplies to the type of the matrix.
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 4e-2, "q8_0": 1e-1}
 

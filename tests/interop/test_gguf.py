@@ -10,7 +10,8 @@ from sentencepiece_models import FOREIGN, GEMMA, sentencepiece_model
 from gptjax import export
 from gptjax.config import ConfigError
 from gptjax.conversation import load_template
-from gptjax.interop.gguf import write_gguf
+from gptjax.interop.gguf import DTYPES, write_gguf
+from gptjax.interop.gguf_check import ROUNDING
 from gptjax.interop.gguf_model import FULL, WINDOWED, check_model
 from gptjax.interop.huggingface.tensors import Written
 from gptjax.tokenizer import ByteTokenizer, CharacterTokenizer
@@ -243,6 +244,16 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
 def run_export(folder, output, *flags):
     export.flags.parse(["export", f"--workdir={folder}", f"--output={output}", "--format=gguf", *flags])
     export.main([])
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_no_number_is_rounded_by_more_than_the_check_allows(dtype):
+    """Also those of trained models, which have blocks of q8_0 with every mantissa of a scale."""
+    blocks = np.random.default_rng(0).normal(size=(4_000, 32)).astype(np.float32)
+    kind = gguf.GGMLQuantizationType[DTYPES[dtype]]
+    stored = gguf.dequantize(gguf.quantize(blocks, kind), kind)
+    rounding = np.abs(stored - blocks).max(axis=1) / np.abs(blocks).max(axis=1)
+    assert 0.9 * ROUNDING[dtype] <= rounding.max() <= ROUNDING[dtype]
 
 
 def test_a_run_is_exported_as_a_folder_with_one_file_and_a_card(tmp_path, capsys):
