@@ -19,6 +19,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 flags.DEFINE_enum("of", "export", ["export", "import"], "What is measured.")
+flags.DEFINE_integer("vocab_size", 50_304, "Tokens of the model that is measured.")
 FLAGS = flags.FLAGS
 PROCESSES = multiprocessing.get_context("spawn")
 EXPORTS = {  # what is exported → flags
@@ -33,7 +34,7 @@ IMPORTS = {  # what is imported → the type of the files, flags
     "bfloat16, --mesh=fsdp=8": ("bfloat16", ["--mesh=fsdp=8"]),
 }
 SIZES = {
-    "large": dict(num_layers=12, width=768, num_heads=12, feedforward_width=2048, vocab_size=50_304),
+    "large": dict(num_layers=12, width=768, num_heads=12, feedforward_width=2048),
     "small": dict(num_layers=2, width=32, num_heads=4, feedforward_width=64, vocab_size=512),
 }
 
@@ -169,6 +170,7 @@ def main(argv: list[str]) -> None:
     names, measure = (OF_EXPORT, exports) if FLAGS.of == "export" else (OF_IMPORT, imports)
     of_params = {size: PROCESSES.Value("q", 0) for size in SIZES}
     peaks = {}
+    SIZES["large"]["vocab_size"] = FLAGS.vocab_size
     for size, settings in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:
             peaks[size] = measure(Path(folder), settings, of_params[size])

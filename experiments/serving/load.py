@@ -5,8 +5,8 @@
 It trains a tiny run for one step, asks a server for each text alone, and then sends all requests from many clients at
 the same time: whole and streamed texts, requests that are given up after the first piece, connections that are cut in
 the middle of a body, and bodies that are not JSON or ask for what cannot be. It ends with an error if a text differs
-from the one that was written alone, if an answer is missing, if /metrics counts other numbers than the clients, or if
-the server's memory grows by more than a tenth in the second half.
+from the one that was written alone, if an answer is missing, if /metrics counts other numbers than the clients or an
+error of the server, or if the server's memory grows by more than a tenth in the second half.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def test(port: int, model: str, pid: int, given: argparse.Namespace) -> None:
     seconds = time.monotonic() - began
     after = settled(port)
     complete = sum(count for (_, outcome), count in outcomes.items() if outcome == "as alone")
-    counted = {status: after.get(status, 0) - before.get(status, 0) for status in ("200", "400", "finished")}
+    counted = {status: after.get(status, 0) - before.get(status, 0) for status in ("400", "500", "finished")}
     refused = sum(count for (_, outcome), count in outcomes.items() if outcome == "refused with a sentence")
     print(f"{given.requests} requests from {given.clients} clients in {seconds:.0f} s\n")
     print("| kind | outcome | count |\n|---|---|--:|")
@@ -127,12 +127,14 @@ def test(port: int, model: str, pid: int, given: argparse.Namespace) -> None:
         print(f"| {kind} | {outcome} | {count} |")
     print("\n| | |\n|---|--:|")
     print(f"| answers with status 400: by the clients, by /metrics | {refused}, {counted['400']:.0f} |")
+    print(f"| answers with status 500, errors of the server, by /metrics | {counted['500']:.0f} |")
     print(f"| texts completed or cancelled, by /metrics | {counted['finished']:.0f} |")
     print("| memory before, halfway, after (MiB) | " + ", ".join(f"{x:.0f}" for x in rss) + " |")
     expected = {"whole": "as alone", "streamed": "as alone", "given up": "hung up", "cut off": "hung up"}
     wrong = {key: n for key, n in outcomes.items() if expected.get(key[0], "refused with a sentence") != key[1]}
     problems = [f"unexpected outcomes: {wrong}"] * bool(wrong)
     problems += [f"/metrics counts {counted['400']} refusals"] * (counted["400"] != refused)
+    problems += [f"/metrics counts {counted['500']} errors of the server"] * bool(counted["500"])
     # A client that gives up at once may be gone before its request is read.
     most = complete + sum(kind == "given up" for kind in kinds)
     problems += [f"/metrics counts {counted['finished']} texts"] * (not complete <= counted["finished"] <= most)
