@@ -24,8 +24,8 @@ from gptjax.display.formatting import counted
 from gptjax.settings import MeshSettings, TrainingSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
-# The order of the axes in a Mesh, which differs from the order in which devices are numbered. A `shard_map` over `data`
-# contains all others, and XLA (jaxlib 0.12) ends the process if axes of an inner one come before those of an outer one.
+# The order of the axes in a Mesh; devices are numbered in the one above. A `shard_map` over `data` or `pipeline` has
+# all others inside, and XLA (jaxlib 0.12) ends the process if an axis of an inner one comes before one of an outer one.
 OUTER_FIRST = ("data", *(axis for axis in AXES if axis != "data"))
 AUTO = (AxisType.Auto,) * len(AXES)
 BATCH_AXES = ("pipeline", "data", "fsdp", "expert")  # the axes over which the rows of a batch are split

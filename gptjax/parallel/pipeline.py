@@ -160,28 +160,30 @@ def pipelined(
     by_row = {"seen": seen, "keys": None}
     if keys_LB is not None:
         by_row["keys"] = jax.random.key_data(keys_LB).swapaxes(0, 1)  # collectives take no keys
-    rows = x_BTD.shape[0]
-    specs = jax.tree.map(lambda leaf: P(AXIS) if leaf.shape[0] == rows else P(), by_row)
+    split = compiler_axes((AXIS, "data"))  # each replica of the parameters lets its own rows flow
+    rows, own_rows = x_BTD.shape[0], P(split)
+    specs = jax.tree.map(lambda leaf: own_rows if leaf.shape[0] == rows else P(), by_row)
 
     @functools.partial(
         jax.shard_map,
-        in_specs=(P(AXIS), P(AXIS), specs),
-        out_specs=(P(AXIS), P(None, AXIS)),
-        axis_names={AXIS},
+        in_specs=(P(AXIS), own_rows, specs),
+        out_specs=(own_rows, P(None, AXIS, None, split[1:])),
+        axis_names=set(split),
     )
     def stage_program(layers: Any, x_BTD: Array, by_row: Any) -> tuple[Array, Any]:
         stage = lax.axis_index(AXIS)
+        layers = lax.pcast(layers, split[1:], to="varying")  # like the rows, which some custom gradients need
         groups = _dealt(jax.tree.map(lambda a: a.reshape(repeats, -1, *a.shape[1:]), layers), schedule)
         size = jax.tree.leaves(groups)[0].shape[1]
         cut = functools.partial(_cut, schedule)
         by_microbatch = jax.tree.map(
-            lambda a, spec: lax.all_gather(cut(a), AXIS, tiled=True) if spec == P(AXIS) else a, by_row, specs
+            lambda a, spec: lax.all_gather(cut(a), AXIS, tiled=True) if spec == own_rows else a, by_row, specs
         )
 
         def turn(x_bTD: Array, tick: Array) -> tuple[Array, Any]:
             microbatch, repeat, _ = schedule.at(stage, tick)
             repeat = jnp.clip(repeat, 0, repeats - 1)
-            rows = jax.tree.map(lambda a, spec: _pick(a, microbatch) if spec == P(AXIS) else a, by_microbatch, specs)
+            rows = jax.tree.map(lambda a, spec: _pick(a, microbatch) if spec == own_rows else a, by_microbatch, specs)
             keys_Lb = None
             if keys_LB is not None:
                 first = (repeat * stages + stage) * size
@@ -197,7 +199,7 @@ def pipelined(
         return x_kbTD.swapaxes(0, 1).reshape(x_BTD.shape), statistics
 
     x_BTD, statistics = stage_program(layers, x_BTD, by_row)
-    return x_BTD, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), statistics)
+    return x_BTD, jax.tree.map(lambda a: a.reshape(-1, rows, *a.shape[4:]), statistics)
 
 
 def _flow(turn: Callable[..., tuple[Array, Any]], x_kbTD: Array, schedule: Schedule) -> tuple[Array, Any]:
@@ -274,13 +276,13 @@ def _cut(schedule: Schedule, x: Array) -> Array:
 
 
 def _of_layers(schedule: Schedule, stage: Array, x: Array) -> Array:
-    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, B, …], with rows in the order of
-    the batch."""
+    """Statistics [ticks, layers of a group, b, …] of a stage → [R, layers of a group, S, B/S, …], with rows in the
+    order of the batch."""
     stages, k = schedule.stages, schedule.microbatches // schedule.stages
     x = lax.dynamic_slice_in_dim(x, stage, schedule.turns)
     x = x.reshape(schedule.repeats, stages, k, *x.shape[1:])  # [R, S, k, layers, b, …]
     x = jnp.moveaxis(x, (3, 1, 4, 2), (1, 2, 3, 4))  # [R, layers, S, b, k, …]
-    return x.reshape(*x.shape[:2], -1, *x.shape[5:])
+    return x.reshape(*x.shape[:3], -1, *x.shape[5:])
 
 
 def _pick(x: Array, index: Any) -> Array:
