@@ -100,9 +100,15 @@ def get_road(*, workdir: str, text: str, chats: str) -> Road:
         Stage(
             "report",
             "a page about the run, to keep or to share",
-            ("report", f"--workdir={chat}", f"--output={workdir}/report.html"),
+            (
+                "report",
+                f"--workdir={chat}",
+                f"--output={workdir}/report.html",
+                "--samples=4",
+                f"--export={exported}",
+            ),
             makes=f"{workdir}/report.html",
-            reads=(chat,),
+            reads=(chat, exported),
         ),
     )
     return Road(

@@ -133,7 +133,7 @@ def _of_effort(effort: Effort) -> list[tuple[str, str, str]]:
     if effort.cost is not None:
         found.append(("cost", effort.cost, "estimate, from the given price"))
     if len(found) < 2 and effort.flops is not None:
-        found.append(("training FLOPs", f"{effort.flops:.2g}".replace("e+", "e"), "counted by formula"))
+        found.append(("training FLOPs", flops_text(effort.flops, digits=1), "counted by formula"))
     return found
 
 
@@ -150,13 +150,13 @@ def devices_text(effort: Effort) -> str:
     return f"{hardware.get('devices')} × {kind}"
 
 
-def flops_text(number: float | None) -> str:
-    """11000000000000 → '1.1 × 10¹³'."""
+def flops_text(number: float | None, digits: int = 2) -> str:
+    """11000000000000 → '1.10 × 10¹³'. digits: after the decimal point."""
     if number is None or not number > 0 or not math.isfinite(number):
         return "–"
     power = math.floor(math.log10(number))
     raised = str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{number / 10**power:.2f}\u00a0×\u00a010{raised}"
+    return f"{number / 10**power:.{digits}f}\u00a0×\u00a010{raised}"
 
 
 def energy_text(kilowatt_hours: float) -> str:
