@@ -1,15 +1,16 @@
-"""Plans a run: python -m gptjax.plan --config=configs/NAME.py[:arg] --hardware=8xH100 --price='2.50 USD'
+"""Says what a run needs before it is paid for: python -m gptjax.plan --config=configs/gpt2.py:124m --hardware=8xH100
 
-The actual training step is compiled for the devices, which this machine need not have. NVIDIA GPUs need their compiler
-(pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs,
-memory and time are estimated by formula, and the output says so. The command does not train. Times are calibrated on
-this user's earlier runs on such devices, which gptjax train records (in the file that GPTJAX_HISTORY names; '': none).
+It prints whether the run fits, how long it takes and what it costs, and then the details: size and FLOPs, the time of a
+step, memory by content, and the loss to expect. Nothing is trained, and this machine needs none of the devices.
 
+  … --price='2.50 USD'                  with the price of one device for an hour: what the run costs
   … --hardware=cpu                      this machine's processors
   … --hardware=this                     this machine's GPUs
   … --json=plan.json --plot=plan.png    also writes the plan as JSON, and draws it on one page
 
-What should be trained? Sizes are those of --sizes, of --config, or all depths of configs/depth.py:
+What should be trained? With a budget instead of a config, it prints a table of the sizes that it could train, the best
+first, each with the reason why it is not the best, and then what the best needs. The sizes are those of --sizes, of
+--config, or all depths of configs/depth.py:
 
   … --hardware=8xH100 --hours=24                         the lowest loss in a day
   … --hardware=8xH100 --dollars=500 --price='2.50 USD'   the lowest loss for this money
@@ -18,6 +19,11 @@ What should be trained? Sizes are those of --sizes, of --config, or all depths o
   … --hardware=RTX4090 --fit                             the largest size that trains there
   … --hardware=H100 --fit --config=configs/llama.py:8b   the fewest devices for this model
   … --write=best.py                                      a config file of the best, for gptjax train --config=best.py
+
+The actual training step is compiled for the devices. NVIDIA GPUs need their compiler (pip install --no-deps
+jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs, memory and time are
+estimated by formula, and the output says so. Times are calibrated on this user's earlier runs on such devices, which
+gptjax train records (in the file that GPTJAX_HISTORY names; '': none).
 """
 
 from __future__ import annotations
@@ -71,17 +77,21 @@ flags = Flags()
 CONFIG = flags.define_config()
 HARDWARE = flags.DEFINE_string("hardware", None, "The devices, such as H200, 8xH100, 512xv5p, cpu or this.")
 PRICE = flags.DEFINE_string("price", None, "Per device and hour, with its currency, such as '2.50 USD'.")
-HOURS = flags.DEFINE_float("hours", None, "Search: the lowest loss in so many hours.")
-DOLLARS = flags.DEFINE_float("dollars", None, "Search: the lowest loss for so many US dollars; needs --price.")
-LOSS = flags.DEFINE_float("loss", None, "Search: the least time to this loss, in nats per token.")
-FIT = flags.DEFINE_bool("fit", False, "Search: the largest size that fits; of a --config, the fewest devices.")
-TEXT = flags.DEFINE_string(
-    "text", None, "Search: for this much text, as 2GB, a file, or a folder (prepared or not); alone, the size for it."
-)
-SIZES = flags.DEFINE_list("sizes", [], "Search: configs to choose from, as configs/gpt2.py:124m,configs/gpt2.py:350m.")
-WRITE = flags.DEFINE_string("write", None, "Search: write the config of the best into this file, for gptjax train.")
 JSON = flags.DEFINE_string("json", None, "Write the plan into this file, for programs.")
 PLOT = flags.DEFINE_string("plot", None, "Draw the plan on one page: .png, .svg or .pdf.")
+flags.begin_group("What to train, by one of --hours, --dollars, --loss, --fit and --text")
+HOURS = flags.DEFINE_float("hours", None, "The lowest loss in so many hours.")
+DOLLARS = flags.DEFINE_float("dollars", None, "The lowest loss for so many US dollars; needs --price.")
+LOSS = flags.DEFINE_float("loss", None, "The least time to this loss, in nats per token.")
+FIT = flags.DEFINE_bool("fit", False, "The largest size that fits; of a --config, the fewest devices.")
+TEXT = flags.DEFINE_string(
+    "text",
+    None,
+    "The size for this much text, as 2GB, a file, or a folder (prepared or not); with another but --fit, what that "
+    "trains on this text.",
+)
+SIZES = flags.DEFINE_list("sizes", [], "Configs to choose from, as configs/gpt2.py:124m,configs/gpt2.py:350m.")
+WRITE = flags.DEFINE_string("write", None, "Write the config of the best into this file, for gptjax train.")
 
 MOST = 1e12  # of a budget's number; larger ones are mistakes
 NEAR = 0.02  # a compiled time that differs by a smaller fraction from the budget counts as equal

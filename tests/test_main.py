@@ -103,10 +103,11 @@ def test_each_help_lists_the_flag_of_the_run_first_and_no_path_of_this_machine(n
     first = {
         "prepare": ["input", "output", "config"],
         "compare": ["plot"],
-        "plan": ["config", "hardware"],
+        "plan": ["config", "hardware", "price", "json", "plot", "hours"],
         "import": ["input", "output"],
     }.get(name, ["workdir"])
     assert listed[: len(first)] == first and len(set(listed)) == len(listed) >= 3
+    assert ("\n\nWhat to train" in done.stdout) == (name == "plan")  # a group of flags
     assert str(PACKAGE.parent) not in done.stdout and sys.prefix not in done.stdout
     assert max(map(len, done.stdout.partition("Flags:")[2].splitlines())) <= 100
 

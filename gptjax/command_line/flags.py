@@ -37,6 +37,7 @@ class Flags:
         self.DEFINE_list = functools.partial(flags.DEFINE_list, flag_values=self.values)
         self.DEFINE_multi_string = functools.partial(flags.DEFINE_multi_string, flag_values=self.values)
         self._own: list[str] | None = None
+        self._groups: dict[str, set[str]] = {}
         self.config_fields: Callable[[], ConfigDict] | None = None
 
     def define_config(
@@ -158,6 +159,14 @@ class Flags:
     def own(self) -> list[flags.Flag]:
         """The flags that the command itself defines, in order of definition."""
         return [self.values[name] for name in (self.values if self._own is None else self._own)]
+
+    def begin_group(self, title: str) -> None:
+        """Lists the flags that are defined from here on under this title in --help."""
+        self._groups[title] = set(self.values)
+
+    def group_of(self, name: str) -> str:
+        """The title of a flag's group; '' for flags that were defined before any group."""
+        return next((title for title in reversed(self._groups) if name not in self._groups[title]), "")
 
     def parse(self, argv: list[str]) -> list[str]:
         """Parses the command line and returns the arguments that are not flags.

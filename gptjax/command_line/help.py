@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import shutil
 import textwrap
@@ -19,7 +20,10 @@ NARROWEST, WIDEST = 40, 120
 
 def command_help(story: str, command: Flags) -> str:
     """Returns the text of --help. story: the docstring of the command's module."""
-    parts = [inspect.cleandoc(story), "", "Flags:", *map(_flag, _in_order(command.own))]
+    parts = [inspect.cleandoc(story), "", "Flags:"]
+    for title, listed in itertools.groupby(_in_order(command.own), key=lambda flag: command.group_of(flag.name)):
+        parts += ["", f"{title}:"] if title else []
+        parts += map(_flag, listed)
     if command.config_fields is not None:
         parts.append(
             _item(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -29,7 +30,7 @@ def draw(forecast: Forecast, path: Path) -> None:
     figure, ((memory, step), (loss, money)) = plt.subplots(2, 2, figsize=(11.7, 8.3))
     _memory(memory, forecast)
     _step(step, forecast)
-    _loss(loss, forecast)
+    draw_loss(loss, forecast)
     _money(money, forecast)
     for panel in (memory, step, loss, money):
         panel.spines[["top", "right"]].set_visible(False)
@@ -50,47 +51,57 @@ def _memory(panel: Axes, forecast: Forecast) -> None:
     for part, size in sizes.items():
         panel.barh([0], [size], left=left, label=f"{part}, {size:.2f}")
         left += size
-    limits = {forecast.fit.available: "for a step", forecast.fit.device: "device"}
-    for limit, name in limits.items():
-        if limit:
-            panel.axvline(limit / GIB, color="black", linewidth=0.8, linestyle=":")
-            panel.text(limit / GIB, 0.42, name, fontsize=7, rotation=90, ha="right", va="top")
-    panel.set(yticks=[], xlabel="GiB per device", title="memory", ylim=(-1.6, 0.5))
+    fit = forecast.fit
+    limits = [(fit.available, "for a step", "right"), (fit.device, "whole device", "left")]
+    for limit, name, side in limits[fit.available == fit.device :] if fit.device else []:
+        panel.axvline(limit / GIB, color="black", linewidth=0.8, linestyle=":")
+        panel.text(limit / GIB, 0.48, f" {name} ", fontsize=7, rotation=90, ha=side, va="top")
+    panel.set(yticks=[], xlabel=f"GiB per device, together {left:.2f}", title="memory of a step", ylim=(-1.6, 0.5))
+    panel.set_xlim(0, 1.05 * max(left, fit.device / GIB))
     panel.legend(fontsize=8, loc="lower left", ncols=2, frameon=False)
 
 
 def _step(panel: Axes, forecast: Forecast) -> None:
-    panel.set(title="time of a step", xlabel="milliseconds (line: from fast to slow)")
+    panel.set_title("time of a step")
     if forecast.step is None:
+        panel.axis("off")
         panel.text(0.5, 0.5, "the device's peak is not known", ha="center", transform=panel.transAxes)
         return
-    names = ("step", "sending", "other", "products")
-    labels = ("whole step", "sending", "memory traffic", "products")
-    for row, name in enumerate(names):
-        cases = getattr(forecast.step, name)
-        panel.barh([row], [1000 * cases.likely], color=f"C{row}")
-        panel.plot([1000 * cases.fast, 1000 * cases.slow], [row, row], color="black", linewidth=1)
-    panel.set_yticks(range(len(names)), labels)
+    parts = {"whole step": "step", "sending": "sending", "memory traffic": "other", "products": "products"}
+    rows = {label: getattr(forecast.step, name) for label, name in parts.items()}
+    rows = {label: cases for label, cases in rows.items() if cases.likely}
+    unit, scale = ("seconds", 1.0) if forecast.step.step.likely >= 1 else ("milliseconds", 1e3)
+    for row, (label, cases) in enumerate(rows.items()):
+        panel.barh([row], [scale * cases.likely], color="0.35" if label == "whole step" else "0.7")
+        panel.plot([scale * cases.fast, scale * cases.slow], [row, row], color="black", linewidth=1)
+    panel.set_yticks(range(len(rows)), rows)
+    panel.set_xlabel(f"{unit} (line: from fast to slow)")
 
 
-def _loss(panel: Axes, forecast: Forecast) -> None:
-    size, tokens = forecast.size.parameters, forecast.tokens
+def draw_loss(panel: Axes, forecast: Forecast) -> None:
+    """Curves of the laws for the run's size, and the run on that of the default law."""
+    size, tokens, loss = forecast.size.of_law, forecast.tokens, forecast.loss
+    panel.set_title(f"loss of {count_text(size)} parameters by published laws, unique tokens")
+    if loss.loss is None:
+        panel.axis("off")
+        panel.text(0.5, 0.5, textwrap.fill(f"none: {loss.why_not}", 50), ha="center", transform=panel.transAxes)
+        return
     ends = sorted((tokens.run, tokens.optimal))
     every: np.ndarray = np.geomspace(ends[0] / 10, 3 * ends[1], 100)
-    for name, law in LAWS.items():
-        panel.plot(every, law.loss(np.full_like(every, size), every), linewidth=1, label=name)
-    if forecast.loss.loss is not None:
-        panel.plot([tokens.run], [forecast.loss.loss], "ko", label="this run")
+    for law in LAWS.values():
+        label = law.source.partition(" et al.")[0] + " et al."
+        panel.plot(every, law.loss(np.full_like(every, size), every), linewidth=1, label=label)
+    panel.plot([tokens.run], [loss.loss], "ko", label="this run")
     panel.axvline(tokens.optimal, color="grey", linewidth=0.8, linestyle=":")
     panel.set(xscale="log", xlabel="tokens (dotted: optimal for this size)", ylabel="nats per token")
     panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.set_title("loss by published laws, unique tokens")
     panel.legend(fontsize=8, frameon=False)
 
 
 def _money(panel: Axes, forecast: Forecast) -> None:
     """Lists mesh, speed, time, energy, price, checkpoints and loss."""
     panel.axis("off")
+    panel.set_title("the run")
     rows = [("devices", f"{forecast.count} × {forecast.hardware}")]
     rows += [("mesh", " × ".join(f"{axis} {size}" for axis, size in forecast.mesh.items()) or "one device")]
     rows += [("tokens", count_text(forecast.tokens.run))]

@@ -21,11 +21,13 @@ from gptjax.forecast.price import Price
 from gptjax.forecast.room import Fit, fit_of
 from gptjax.forecast.step import Needs
 from gptjax.forecast.tuning import FORWARD
+from gptjax.model.tree import leaves_by_path
 from gptjax.planning import Plan
 from gptjax.scaling.laws import DEFAULT, LAWS, Law
 from gptjax.scaling.repetition import ON_C4, DiminishingReturns
 from gptjax.training.checkpoints.frozen_parameters import split
 from gptjax.training.hardware import measured_peak
+from gptjax.training.optimizers.trained import backward_of
 
 SAVE_RATE = 0.21e9  # bytes per second and node to disk, checksums included (experiments/throughput, two CPU cores)
 # Bytes per second of the copy that blocks training: from one accelerator to its host, half of the rate of PCIe 4.0; for
@@ -38,11 +40,18 @@ LAW_OBJECTIVE = "next_token"
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """The number of parameters, and FLOPs per token by convention."""
+    """The number of parameters, and FLOPs per token by convention.
+
+    Attributes:
+      trained: the parameters that rules or adapters leave to be trained.
+      of_law: the N of a law, which is of dense models (`dense_size`).
+    """
 
     parameters: int
     without_embeddings: int
     active: int
+    trained: int
+    of_law: float
     flops_per_token: dict[str, float]
 
 
@@ -192,8 +201,11 @@ def peak_of_device(place: Place, dtype: str) -> float | None:
 
 
 def _size(plan: Plan) -> Size:
-    counts = plan.parameters
-    return Size(counts.total, counts.non_embedding, counts.active, dict(plan.flops_per_token))
+    counts, declared = plan.parameters, leaves_by_path(plan.trainer.declared)
+    backward = backward_of(plan.trainer.declared, plan.trainer.treatments, stops=True)
+    trained = round(sum(backward[path].own * each.size for path, each in declared.items()))
+    flops = dict(plan.flops_per_token)
+    return Size(counts.total, counts.non_embedding, counts.active, trained, dense_size(plan), flops)
 
 
 def _tokens(plan: Plan) -> Tokens:

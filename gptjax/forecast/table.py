@@ -57,11 +57,13 @@ def _section(title: str, rows: dict[str, str]) -> Group:
 def _run_rows(forecast: Forecast) -> dict[str, str]:
     size, tokens = forecast.size, forecast.tokens
     active = f", {count_text(size.active)} active" if size.active < size.parameters else ""
+    each = "parameter" if size.of_law == size.parameters else "active parameter"
+    trained = f", {count_text(size.trained)} of them trained" if size.trained < size.parameters else ""
     rows = {
-        "parameters": f"{size.parameters:,} ({size.without_embeddings:,} without embeddings{active})",
+        "parameters": f"{size.parameters:,} ({size.without_embeddings:,} without embeddings{active}){trained}",
         "FLOPs per token": ", ".join(f"{count_text(flops)} {name}" for name, flops in size.flops_per_token.items()),
         "tokens": f"{count_text(tokens.run)} in {counted(tokens.steps, 'step')} of {count_text(tokens.per_step)}, "
-        f"{tokens.run / max(size.parameters, 1):.1f} per parameter",
+        f"{tokens.run / max(size.of_law, 1):.1f} per {each}",
     }
     if tokens.at_hand is not None and tokens.epochs is not None:
         rows["data"] = f"{count_text(tokens.at_hand)} tokens at hand: {tokens.epochs:.3g} epochs"
@@ -103,7 +105,7 @@ def _time_rows(forecast: Forecast) -> dict[str, str]:
         lines = counted(calibration.damaged, "damaged line")
         rows["left out"] = f"{lines} of {history_file()}, where earlier runs are recorded"
     for name, mfu in speed.mfu.items():
-        rows[f"MFU, {name}"] = f"{_range(mfu, '{:.1%}'.format)} of {speed.peak_flops / 1e12:,.4g} TFLOP/s"
+        rows[f"MFU, {name}"] = f"{_range(mfu, '{:.1%}'.format)} of {_teraflops(speed.peak_flops)} TFLOP/s"
     beside = [("evaluation", time.evaluation.likely), ("saving", time.checkpoints.likely)]
     rows["whole run"] = (
         f"{_range(time.total, span_text)} ("
@@ -143,7 +145,7 @@ def _memory(forecast: Forecast) -> Group:
     table.add_column(no_wrap=True)
     for name in PARTS:
         size = getattr(memory, name)
-        table.add_row(name, bytes_text(size), Text("█" * round(BAR * size / max(memory.total, 1)), style="cyan"))
+        table.add_row(name, _small_too(size), Text("█" * round(BAR * size / max(memory.total, 1)), style="cyan"))
     table.add_row("together", Text(bytes_text(memory.total), style="bold"), "")
     if memory.host:
         table.add_row("on the host", bytes_text(memory.host), "")
@@ -164,6 +166,16 @@ def _memory(forecast: Forecast) -> Group:
 
 def energy_text(kwh: float) -> str:
     return f"{kwh:,.0f}" if kwh >= 100 else f"{kwh:.3g}"
+
+
+def _teraflops(rate: float) -> str:
+    """'0.1334', '989' or '29,376'."""
+    return f"{rate / 1e12:,.0f}" if rate >= 1e15 else f"{rate / 1e12:.4g}"
+
+
+def _small_too(size: int) -> str:
+    """As `bytes_text`, with a digit after the point for a few MiB."""
+    return f"{size / 2**20:.1f} MiB" if 0 < size < 9.5 * 2**20 else bytes_text(size)
 
 
 def _fraction(share: float) -> str:

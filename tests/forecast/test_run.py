@@ -3,16 +3,20 @@
 import dataclasses
 import io
 
+import numpy as np
 import pytest
 from abstract_runs import planned
+from matplotlib.figure import Figure
 
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
+from gptjax.display.formatting import count_text
 from gptjax.display.terminal import Console
 from gptjax.forecast import layouts, outcomes
 from gptjax.forecast.devices import Place, described_place
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.memory import bytes_on_device
+from gptjax.forecast.picture import draw_loss
 from gptjax.forecast.price import Price
 from gptjax.forecast.room import FRACTION, PROCESS, fit_of
 from gptjax.forecast.run import COPY_RATE, forecast_run
@@ -34,6 +38,12 @@ def forecast_of(data=None, place=H100, **fields):
     config.update_from_flattened_dict(FIELDS | {name.replace("__", "."): value for name, value in fields.items()})
     made = plan(config, data or DataFacts(32768), place.devices)
     return made, forecast_run(made, place, formula_needs(made), Price(2.0, "USD"))
+
+
+def shown(forecast):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(forecast_table(forecast))
+    return console.file.getvalue()
 
 
 def test_the_loss_is_the_laws_with_all_laws_around_it():
@@ -63,6 +73,18 @@ def test_a_mixture_of_experts_counts_by_what_a_token_uses():
     assert forecast.loss.loss == pytest.approx(
         LAWS["besiroglu"].loss(float(made.parameters.active), float(made.total_tokens))
     )
+    each = made.total_tokens / made.parameters.active
+    assert f"{each:.1f} per active parameter" in shown(forecast)
+
+
+def test_the_picture_has_a_run_on_the_curve_of_its_law():
+    forecast = forecast_of(model__num_experts=8)[1]
+    panel = Figure().subplots()
+    draw_loss(panel, forecast)
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    ((tokens, loss),) = lines["this run"].get_xydata()
+    curve = lines["Besiroglu et al."].get_xydata()
+    assert np.interp(tokens, curve[:, 0], curve[:, 1]) == pytest.approx(loss, abs=1e-3)
 
 
 def test_a_checkpoint_of_adapters_has_what_steps_change_and_the_base_is_written_once():
@@ -70,6 +92,9 @@ def test_a_checkpoint_of_adapters_has_what_steps_change_and_the_base_is_written_
     adapted = forecast_of(model__lora_rank=8)[1]
     assert adapted.checkpoint.shared == 4 * made.parameters.total and whole.checkpoint.shared == 0
     assert adapted.checkpoint.bytes < whole.checkpoint.bytes / 10
+    trained = whole.size.parameters - adapted.size.parameters + adapted.size.trained
+    assert trained == 0 and whole.size.trained == whole.size.parameters
+    assert f"{count_text(adapted.size.trained)} of them trained" in shown(adapted)
     assert adapted.loss.loss is None and "model.lora_rank = 8" in adapted.loss.why_not
 
 
@@ -123,9 +148,7 @@ def test_times_and_price_are_calibrated_by_earlier_runs_and_the_table_says_so(mo
         assert new == pytest.approx([1.5 * seconds for seconds in old])
     assert after.speed.tokens_per_second.likely == pytest.approx(before.speed.tokens_per_second.likely / 1.5)
     assert after.time.training.likely == pytest.approx(1.5 * before.time.training.likely)
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(forecast_table(after))
-    text = console.export_text()
+    text = shown(after)
     assert "1.50 times the calculated time, the median of 3 earlier runs" in text and "1 damaged line" in text
 
 
