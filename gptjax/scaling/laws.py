@@ -4,6 +4,9 @@
     ALLOCATIONS   the split alone, N ∝ C^a, from papers that publish no loss
     TUNING        the best learning rate and batch
 
+Every constant here is a published one, with the paper that has it as `source`; none is fitted by this project. Laws of
+repeated text, whose constants are partly fitted, are in `repetition.py`.
+
 A budget of C FLOPs trains N parameters on D = C / (6 N) tokens. Each law says in `counts` which parameters its N means,
 by the names of `gptjax.model.parameters.ParameterCounts`. A loss depends on the tokenizer and the text: a published law
 compares sizes and budgets, but does not forecast a run on other text (`gptjax.scaling.fit` does).

@@ -2,9 +2,16 @@
 
 U unique tokens, D tokens trained on, R = D / U - 1 repetitions. `DiminishingReturns` discounts repeated tokens; its
 loss never rises with them. `OverfittingPenalty` adds what memorising costs, and can rise: beyond a point, repeating
-makes the model worse. Its coefficient depends on the text and on the weight decay, so that no published one holds for
-yours: `fit_coefficient` fits it to a few of your runs, `fit_penalty` fits all constants to many, and `ON_C4` is its fit
-to published runs.
+makes the model worse.
+
+Where the constants come from:
+
+  DiminishingReturns()   published, fitted by its authors to runs on C4
+  OverfittingPenalty     none: its paper publishes the form and fits the constants to each corpus, since they depend on
+                         the text and on the weight decay
+  ON_C4                  fitted by this project to published runs on C4 (experiments/scaling_laws/repetition.py)
+  fit_coefficient(…)     the coefficient is fitted to a few of your runs, with the exponents of ON_C4
+  fit_penalty(…)         all constants are fitted to seven or more of your runs
 """
 
 from __future__ import annotations
@@ -73,7 +80,8 @@ class DiminishingReturns:
 class OverfittingPenalty:
     """L = law(N, D) + penalty · R^delta · (N / U)^kappa (Lovelace et al. 2026).
 
-    The paper fits all three per corpus, so they have no defaults. Weight decay of 1.0 lowers its penalty by some 70 %.
+    Only this form is published: the paper fits all three constants per corpus, so they have no defaults. Weight decay
+    of 1.0 lowers its penalty by some 70 %.
 
     Attributes:
       penalty: the nats that one repetition costs a model of as many parameters as there are unique tokens.

@@ -8,7 +8,7 @@ import pytest
 
 from gptjax.errors import ConfigError
 from gptjax.scaling.fit import points_of
-from gptjax.scaling.laws import LAWS
+from gptjax.scaling.laws import ALLOCATIONS, LAWS, TUNING
 from gptjax.scaling.repetition import (
     ON_C4,
     REPETITION,
@@ -80,6 +80,15 @@ def test_the_penalty_on_c4_is_the_fit_to_the_published_runs_and_shows_their_rise
     assert measured[many] > measured[few] + 0.4
     assert ON_C4.loss(law, *many) > ON_C4.loss(law, *few) + 0.2
     assert REPETITION.loss(law, *many) < REPETITION.loss(law, *few)
+
+
+def test_the_penalty_has_no_published_constants_and_its_source_says_to_what_they_were_fitted():
+    with pytest.raises(TypeError):
+        OverfittingPenalty()
+    assert OverfittingPenalty(1.0, 1.0, 1.0).source != ON_C4.source
+    assert ON_C4.source == "the form of arXiv:2605.01640, fitted to the runs of arXiv:2305.16264 on C4"
+    published = [each.source for table in (LAWS, ALLOCATIONS, TUNING) for each in table.values()]
+    assert not [each for each in [*published, REPETITION.source] if "fitted" in each or "arXiv:" not in each]
 
 
 def test_a_synthetic_penalty_is_recovered():
