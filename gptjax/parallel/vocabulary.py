@@ -71,12 +71,15 @@ def on_own_tokens(function: Callable[..., Any]) -> Callable[..., Any]:
     over chunks. Here that happens once, outside of the loop. The vocabulary stays split over `tensor`.
     """
     mesh, axes = jax.sharding.get_abstract_mesh(), compiler_axes(TOKEN_AXES)
+
+    def of_one(x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
+        return function(*split_vocabulary(x_BTD, head_DV), targets_BT, weights_BT)
+
     if all(mesh.shape[axis] == 1 for axis in axes):
-        return function
+        return of_one
 
     def local(x_BTD: jax.Array, copy_1DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
-        x_BTD, head_DV = split_vocabulary(x_BTD, copy_1DV[0])
-        return jax.lax.psum(function(x_BTD, head_DV, targets_BT, weights_BT), axes)
+        return jax.lax.psum(of_one(x_BTD, copy_1DV[0], targets_BT, weights_BT), axes)
 
     def of_all(x_BTD: jax.Array, head_DV: jax.Array, targets_BT: jax.Array, weights_BT: jax.Array) -> Any:
         tokens = P(compiler_axes(BATCH_AXES), compiler_axes(("context",)))

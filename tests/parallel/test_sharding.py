@@ -192,14 +192,21 @@ def test_a_device_holds_its_part_of_parameters_and_statistics(tiny_config, optim
     assert min(mirrors.values()) >= copies  # every array is listed
 
 
-@pytest.mark.parametrize("chunk", [0, 32])
-@pytest.mark.parametrize("tied", [True, False])
-def test_logits_stay_split_over_the_vocabulary(tiny_config, tied, chunk):
+@pytest.mark.parametrize(
+    "tied, chunk, data",
+    [
+        (True, 0, 2),
+        (False, 32, 2),
+        (True, 32, 1),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in [(False, 0, 2), (True, 32, 2), (False, 32, 1)]),
+    ],
+)
+def test_logits_stay_split_over_the_vocabulary(tiny_config, tied, chunk, data):
     """No device has the logits of the whole vocabulary of 96, and no array that devices send has an axis of 96 or
     48."""
     shape = dict(model__vocab_size=96, model__tied_embeddings=tied, model__num_layers=1, training__loss_chunk=chunk)
-    config = tiny_config(mesh__data=2, mesh__tensor=2, **shape)
-    made = plan(config, DataFacts(vocab_size=32), jax.devices()[:4])
+    config = tiny_config(mesh__data=data, mesh__tensor=2, training__batch_size=8 * data, **shape)
+    made = plan(config, DataFacts(vocab_size=32), jax.devices()[: 2 * data])
     with jax.set_mesh(made.mesh):
         text = made.trainer.compile_train_step(made.abstract_batch).as_text()
     # Rows of a device, all tokens or a chunk of them, half of the vocabulary.
