@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from commands import run_command
 from waiting import PATIENCE
 
 from gptjax import config as configs
+from gptjax import sample as command
 from gptjax.inference.generate import Generator
 from gptjax.model.families import family_of
 from gptjax.settings import freeze, thaw
@@ -310,3 +312,17 @@ def test_a_folder_with_mismatched_parts_is_refused(run, tmp_path):
     deeper.model.num_layers = 2
     (other / "config.json").write_text(configs.to_json(deeper))
     refuses(r"config\.json: model\.num_layers = 2: must be 1", f"--workdir={other}", "--prompt=a")
+
+
+def test_few_texts_are_generated_in_small_batches(monkeypatch):
+    """A generator with a small batch stores its matrices for few rows."""
+
+    def rows(prompts, **given):
+        for name, value in (dict(STREAM=False, NUM_SAMPLES=1, NUM_BEAMS=0, BATCH_SIZE=32) | given).items():
+            monkeypatch.setattr(command, name, SimpleNamespace(value=value))
+        return command.rows_at_once(prompts)
+
+    assert rows(["a"]) == rows(None) == rows(["a", "b"], STREAM=True, NUM_SAMPLES=3) == 1
+    assert rows(["a", "b"], NUM_SAMPLES=3) == 6
+    assert rows(["a", "b"], NUM_SAMPLES=3, BATCH_SIZE=4) == 4
+    assert rows(None, NUM_BEAMS=4) == 4 and rows(["a", "b"], NUM_BEAMS=4) == 8

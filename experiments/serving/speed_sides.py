@@ -106,7 +106,8 @@ def gptjax_side(variant: str, folder: Path, concurrency: int) -> tuple[Wave, dic
         lambda event, duration, **_: compiled.append(event) if "backend_compile" in event else None
     )
     family, params = random_params()
-    generator = Generator(params, Config(family.config), Tokenizer(), weights=variant or None)  # type: ignore[arg-type]
+    options = dict(weights=variant or None, batch_size=concurrency)
+    generator = Generator(params, Config(family.config), Tokenizer(), **options)  # type: ignore[arg-type]
     engine = Engine(generator, num_slots=concurrency, piece=PIECE, prefix_tokens=0)
     engine.start()
     asked = requests(concurrency)

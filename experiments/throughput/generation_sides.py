@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def prompts(batch: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, VOCAB_SIZE, (batch, PROMPT))
 
 
-def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
+def make_generator(variant: str, batch: int) -> tuple[Any, int]:
+    """The generator of a side, and its number of parameters."""
     import jax
 
     from gptjax.config import default
@@ -73,16 +75,21 @@ def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
     params = family.init_params(jax.random.key(0))
     if mesh is not None:
         params = jax.device_put(params, params_sharding(mesh, family.declarations))
-    generator = Generator(
-        params, Config(section), Tokenizer(), weights=weights, mesh=mesh, batch_size=32 if is_for_many else batch
-    )
+    batch_size = 32 if is_for_many else batch
+    generator = Generator(params, Config(section), Tokenizer(), weights=weights, mesh=mesh, batch_size=batch_size)
+    return generator, sum(x.size for x in jax.tree.leaves(params))
+
+
+def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
+    import jax
+
+    generator, count = make_generator(variant, batch)
     rows = prompts(batch).tolist()
 
     def run() -> None:
         completions = generator.generate(rows, max_new_tokens=NEW, temperature=0.0)
         assert all(len(completion.tokens) == NEW for completion in completions)
 
-    count = sum(x.size for x in jax.tree.leaves(params))
     return run, dict(parameters=count, versions={"jax": jax.__version__})
 
 

@@ -230,10 +230,10 @@ def decoding_params(family: Family, params: Any, weights: str, outputs_first: bo
         if parameter.kind == "vector" or "position" in parameter.inputs or "router" in parameter.outputs:
             return x
         if outputs_first and parameter.tied:
-            return TiedTable(x)
+            return TiedTable(x.astype(weights))
         is_linear = parameter.adaptable and not parameter.active  # multiplied by `project`
         if outputs_first and (is_linear or "vocab" in parameter.outputs):
-            return OutputsFirst(x.reshape(math.prod(parameter.inputs.values()), -1).T)
+            return OutputsFirst(x.astype(weights).reshape(math.prod(parameter.inputs.values()), -1).T)
         return quantize(x, parameter.shared_scale_axes) if weights == "int8" else x.astype(weights)
 
     return jax.tree.map(convert, *unstack(family.declarations, params))
