@@ -130,6 +130,7 @@ SENT = (
     ("gpt2:124m", 1, 64, {"mesh.data": 1}),
     ("gpt2:124m", 8, 512, {"mesh.data": 1, "mesh.fsdp": 8}),
     ("llama:8b", 8, 16, {"mesh.data": 1, "mesh.fsdp": 8, "model.num_layers": 4}),
+    ("llama:1b", 8, 16, {"mesh.data": 1, "mesh.tensor": 8, "model.num_layers": 4}),
 )
 
 

@@ -107,6 +107,17 @@ def test_in_a_pipeline_attention_runs_as_often_as_elsewhere(remat, runs):
     assert sum(each.times for each in instructions(text) if "__cudnn$fmha" in each.line) == runs * 2 * 3
 
 
+def test_with_tensor_each_sub_layer_gathers_and_scatters_the_stream_and_no_logits_are_sent():
+    """Forward and backward, in each of two sub-layers; nothing that is larger is sent."""
+    rows, layers, fields = 16, 4, {"mesh.data": 1, "mesh.tensor": 8, "model.layers": "scan", "model.remat": "none"}
+    compiled, config, _ = compile_step("llama:1b", 8, rows, fields | {"model.num_layers": layers})
+    every = collectives_of(compiled.as_text(), 8)
+    stream = 2 * rows * config.data.sequence_length * config.model.width
+    in_layers = [each.kind for each in every if each.times == layers and each.bytes == stream]
+    assert sorted(in_layers) == ["all-gather"] * 4 + ["reduce-scatter"] * 4
+    assert max(each.bytes for each in every) == stream
+
+
 def test_with_zero1_each_gpu_gets_only_its_part_of_the_summed_gradients():
     """As many bytes as all parameters are sent once, as gradients, and gathered once."""
     fields = {"mesh.data": 8, "mesh.zero1": True, "model.num_layers": 2, "training.gradient_accumulation_steps": 2}
