@@ -27,7 +27,7 @@ from gptjax.model.feedforward import is_gated
 from gptjax.model.flops import product_flops
 from gptjax.model.grouped_products import shape_of_blocks
 from gptjax.model.mixture_of_experts import capacity
-from gptjax.model.parameters import stack_sizes
+from gptjax.model.parameters import Parameter, stack_sizes
 from gptjax.model.tree import leaves_by_path
 from gptjax.parallel.expert import way_of
 from gptjax.parallel.mesh import AXES, batch_devices
@@ -35,6 +35,7 @@ from gptjax.parallel.pipeline import schedule_of
 from gptjax.parallel.traffic import Collective
 from gptjax.planning import Plan
 from gptjax.settings import ModelSettings
+from gptjax.training.optimizers.muon import ROUNDS
 from gptjax.training.optimizers.trained import Backward, backward_of, trained_only, untrained
 
 LOGIT = 4  # bytes of one, float32; its gradient is in the compute dtype
@@ -43,6 +44,11 @@ UPDATED = 28  # bytes that the optimizer moves per parameter
 COPIED = 5  # times that kernels read or write the copies of experts' matrices
 EXCHANGED = 2.8  # factor of what element-wise kernels move in layers that sort tokens for experts on other devices
 TICKED = 1.75  # factor of what element-wise kernels move in a pipeline, which cuts and joins arrays in each tick
+BLOCKED = 1.25  # scores that attention in blocks computes per score that the mask lets through
+# What attention does on processors per block of queries, whose scores are arrays there, if the backward pass computes
+# them again: products, other kernels, and what each of both reads and writes, in arrays as large as the scores.
+# Compiled steps of the depth dial have these numbers, whatever their size.
+PER_BLOCK = (7, 27), (2.56, 0.84)
 ATTENTION = (1 + 2.5) / 3  # FLOPs of flash attention, forward and backward, per FLOP of the convention (three passes)
 
 
@@ -253,7 +259,27 @@ def _kernels(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
         flops = 2.0 * rows * inputs * outputs / tensor
         yield Kernel("product", flops, eight and of_layer, moved, round((1 + own + through + again) * runs * members))
     yield from _attention(plan, shape)
+    yield from _orthogonalized(plan, shape)
     yield from _moves(plan, shape)
+
+
+def _orthogonalized(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
+    """Muon's products. Each device computes whole matrices, a part of those of each stack."""
+    backward = _backward(plan)
+    for path, parameter in _of_muon(plan).items():
+        members = math.prod(parameter.stack.values()) * backward[path].own
+        mine = ROUNDS * math.ceil(members / plan.mesh.size)
+        short, long = sorted(math.prod(side.values()) for side in (parameter.inputs, parameter.outputs))
+        square, whole = short * short, short * long
+        yield Kernel("product", 2.0 * short * whole, False, shape.width * (whole + square), mine)
+        yield Kernel("product", 2.0 * short * square, False, shape.width * 3.0 * square, mine)
+        yield Kernel("product", 2.0 * short * whole, False, shape.width * (square + 3.0 * whole), mine)
+
+
+def _of_muon(plan: Plan) -> dict[str, Parameter]:
+    """The parameters that Muon updates, by path."""
+    declared, treatments = leaves_by_path(plan.trainer.declared), plan.trainer.treatments
+    return {path: each for path, each in declared.items() if treatments[path].method == "muon"}
 
 
 def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
@@ -265,8 +291,22 @@ def _attention(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
     again = plan.config.model.remat not in ("none", "dots", "attention")
     moved, layers = 4 * shape.width * tokens * shape.heads, shape.layers * shape.runs
     differentiated = 1 - shape.below
+    if plan.platform == "cpu":
+        yield from _attention_in_blocks(plan, forward, layers * (1 - shape.below * 2 / 3))
+        return
     yield Kernel("attention", forward * (ATTENTION + again / 3), False, moved, round(3 * differentiated * layers))
     yield Kernel("attention", forward, False, moved, round(shape.below * layers))
+
+
+def _attention_in_blocks(plan: Plan, forward: float, layers: float) -> Iterator[Kernel]:
+    """Attention on processors: products and other kernels of each block of queries. forward: FLOPs of a layer."""
+    model, length = plan.config.model, plan.config.data.sequence_length
+    blocks = max(length // model.attention_block, 1)
+    scores = BLOCKED * forward / (4 * model.head_width) / blocks
+    (products, others), (of_product, of_other) = PER_BLOCK
+    flops, moved = 2.0 * scores * model.head_width, 4.0 * scores
+    yield Kernel("attention", flops, False, of_product * moved, round(products * blocks * layers))
+    yield Kernel("other", 0.0, False, of_other * moved, round(others * blocks * layers))
 
 
 def _moves(plan: Plan, shape: _Shape) -> Iterator[Kernel]:
