@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from gptjax.display.formatting import count_text, span_text
+from gptjax.display.formatting import count_text, size_text, span_text
 from gptjax.files import write_aside
 from gptjax.forecast.memory import PARTS
 from gptjax.forecast.run import Forecast
@@ -115,7 +115,7 @@ def _money(panel: Axes, forecast: Forecast) -> None:
     if forecast.cost is not None:
         slow, likely, fast = (f"{amount:,.2f}" for amount in forecast.cost)
         rows += [("price", f"{likely} ({fast} to {slow}) {forecast.currency}")]
-    rows += [("checkpoint", f"{forecast.checkpoint.bytes / 1e9:,.2f} GB")]
+    rows += [("checkpoint", size_text(forecast.checkpoint.bytes))]
     if forecast.loss.loss is not None:
         rows += [("predicted loss", f"{forecast.loss.loss:.3f} nats per token")]
     for row, (name, value) in enumerate(rows):
