@@ -1,11 +1,12 @@
 """One side of the comparison, in a separate process: python generation_sides.py SIDE BATCH
 
-Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates NEW tokens
-after a prompt of PROMPT for each row, greedily, and prints the seconds. SIDE is gptjax, gptjax-bfloat16 or gptjax-int8
-(the weights' type), gptjax-inputs-first (float32, stored for many rows even if there are few), gptjax-tensor=2 (two
-devices of one process share the model; fewer and wider heads, as many parameters), gptjax-tensor=1 (one device with the
-same heads), transformers, transformers-bfloat16 (the whole model), transformers-compiled (static cache, torch.compile),
-or read: an array of the float32 weights' size, read NEW times with all cores.
+Compiles, warms up, prints a line of JSON with its facts, and then, for each line that it reads, generates one token and
+NEW tokens after a prompt of PROMPT for each row, greedily, and prints the seconds of both. SIDE is gptjax,
+gptjax-bfloat16 or gptjax-int8 (the weights' type), gptjax-inputs-first (float32, stored for many rows even if there are
+few), gptjax-tensor=2 (two devices of one process share the model; fewer and wider heads, as many parameters),
+gptjax-tensor=1 (one device with the same heads), transformers, transformers-bfloat16 (the whole model),
+transformers-compiled (static cache, torch.compile), or read: an array of the float32 weights' size, read once per token
+with all cores.
 """
 
 from __future__ import annotations
@@ -80,20 +81,20 @@ def make_generator(variant: str, batch: int) -> tuple[Any, int]:
     return generator, sum(x.size for x in jax.tree.leaves(params))
 
 
-def gptjax_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
+def gptjax_side(variant: str, batch: int) -> tuple[Callable[[int], Any], dict]:
     import jax
 
     generator, count = make_generator(variant, batch)
     rows = prompts(batch).tolist()
 
-    def run() -> None:
-        completions = generator.generate(rows, max_new_tokens=NEW, temperature=0.0)
-        assert all(len(completion.tokens) == NEW for completion in completions)
+    def run(new: int) -> None:
+        completions = generator.generate(rows, max_new_tokens=new, temperature=0.0)
+        assert all(len(completion.tokens) == new for completion in completions)
 
     return run, dict(parameters=count, versions={"jax": jax.__version__})
 
 
-def transformers_side(variant: str, batch: int) -> tuple[Callable[[], None], dict]:
+def transformers_side(variant: str, batch: int) -> tuple[Callable[[int], Any], dict]:
     import torch
     import transformers
 
@@ -115,24 +116,25 @@ def transformers_side(variant: str, batch: int) -> tuple[Callable[[], None], dic
     if variant == "bfloat16":
         model = model.to(torch.bfloat16)
     tokens = torch.from_numpy(prompts(batch))
-    options = dict(max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, use_cache=True)
+    options: dict[str, Any] = dict(do_sample=False, use_cache=True)
     if (
         variant == "compiled"
     ):  # on a GPU a static cache makes `generate` compile by itself; on a CPU users compile it like this
         model.forward = torch.compile(model.forward, dynamic=None)
         options["cache_implementation"] = "static"
 
-    def run() -> None:
+    def run(new: int) -> None:
+        length = dict(max_new_tokens=new, min_new_tokens=new)
         with torch.inference_mode():
-            out = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options)
-        assert out.shape == (batch, PROMPT + NEW)
+            out = model.generate(tokens, attention_mask=torch.ones_like(tokens), **options, **length)
+        assert out.shape == (batch, PROMPT + new)
 
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return run, dict(parameters=sum(p.numel() for p in model.parameters()), versions=versions)
 
 
-def read_side() -> tuple[Callable[[], None], dict]:
-    """Reads PARAMETERS float32 numbers NEW times, a part on each core, by NumPy's dot product, which is a loop of
+def read_side() -> tuple[Callable[[int], Any], dict]:
+    """Reads PARAMETERS float32 numbers once per token, a part on each core, by NumPy's dot product, which is a loop of
     loads.
 
     Generation reads the weights as often; a single pass would end before the cores have woken up.
@@ -140,11 +142,11 @@ def read_side() -> tuple[Callable[[], None], dict]:
     parts = np.array_split(np.ones(PARAMETERS, np.float32), len(os.sched_getaffinity(0)))
     pool = ThreadPoolExecutor(len(parts))
 
-    def read(part: np.ndarray) -> None:
-        for _ in range(NEW):
+    def read(part: np.ndarray, new: int) -> None:
+        for _ in range(new):
             np.dot(part, part)
 
-    return lambda: list(pool.map(read, parts)), dict(parameters=PARAMETERS, versions={})
+    return lambda new: list(pool.map(read, parts, [new] * len(parts))), dict(parameters=PARAMETERS, versions={})
 
 
 def main(side: str, batch: int) -> None:
@@ -154,12 +156,17 @@ def main(side: str, batch: int) -> None:
     else:
         project, _, variant = side.partition("-")
         run, facts = (gptjax_side if project == "gptjax" else transformers_side)(variant, batch)
-    run()
-    print(json.dumps(facts | {"seconds_to_first": time.perf_counter() - began}), flush=True)
+    run(NEW)
+    facts["seconds_to_first"] = time.perf_counter() - began
+    run(1)
+    print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
+        began = time.perf_counter()
+        run(1)
+        seconds = {"prompt_seconds": time.perf_counter() - began}
         began, used = time.perf_counter(), processor_seconds()
-        run()
-        seconds = {"seconds": time.perf_counter() - began, "processor_seconds": processor_seconds() - used}
+        run(NEW)
+        seconds |= {"seconds": time.perf_counter() - began, "processor_seconds": processor_seconds() - used}
         print(json.dumps(seconds), flush=True)
 
 
