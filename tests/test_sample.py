@@ -264,15 +264,17 @@ def test_user_errors_end_in_one_line(run, arguments, message):
         ("batch_size=0", "a positive integer"),
     ],
 )
-def test_values_are_checked_before_the_run_is_read(flag, allowed):
-    done = run_command("sample", "--workdir=nowhere", "--prompt=a", f"--{flag}")
+def test_values_are_checked_before_the_run_is_read(flag, allowed, tmp_path):
+    (tmp_path / "config.json").touch()  # all that is looked at before
+    done = run_command("sample", f"--workdir={tmp_path}", "--prompt=a", f"--{flag}")
     name, _, value = flag.partition("=")
     assert done.returncode == 2 and done.stderr.startswith(f"error: --{name}=")
     assert value in done.stderr and allowed in done.stderr
 
 
-def test_the_last_seed_must_be_valid():
-    done = run_command("sample", "--workdir=nowhere", "--prompt=a", "--seed=4294967295", "--num_samples=2")
+def test_the_last_seed_must_be_valid(tmp_path):
+    (tmp_path / "config.json").touch()
+    done = run_command("sample", f"--workdir={tmp_path}", "--prompt=a", "--seed=4294967295", "--num_samples=2")
     assert done.stderr == "error: --num_samples=2: the last seed would be 4294967296: must be below 2^32\n"
 
 
