@@ -12,9 +12,9 @@ data/smoltalk. Tokens are made on the CPU before the GPU is needed: --until=corp
 The first command plans, by formula where the compiler for GPUs is not installed:
 
   stage     time                         price in USD
-  base      2:42:36 (2:14:16 to 3:13:49) 6.78 (5.59 to 8.08)
+  base      2:43:26 (2:14:50 to 3:15:03) 6.81 (5.62 to 8.13)
   chat      7:49 (6:27 to 9:21)          0.33 (0.27 to 0.39)
-  training  2:50:26 (2:20:42 to 3:23:10) 7.10 (5.86 to 8.47)
+  training  2:51:15 (2:21:17 to 3:24:24) 7.14 (5.89 to 8.52)
 
 Evaluation, export and the starts of commands are not planned. No such run has been made yet.
 """
