@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--models", default="6x384", help="layers x width of each model")
-    parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices")
+    parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices; empty: without it")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
     arguments = parser.parse_args()
 
@@ -70,7 +70,8 @@ def main() -> None:
         family, params, theirs = models_of(layers, width, tokenizer.vocab_size)
         parameters = f"{count_parameters(family.declarations).total / 1e6:.1f} M"
         print_limit(family, requests)
-        sides = sides_of(family, params, theirs, requests, [int(batch) for batch in arguments.batches.split(",")])
+        batches = [int(batch) for batch in arguments.batches.split(",") if batch]
+        sides = sides_of(family, params, theirs, requests, batches)
         for measured in compared(sides, arguments.turns, len(requests)):
             about = dict(task=arguments.task, items=len(task.items), model=shape, parameters=parameters)
             rows.append(about | dict(vocabulary=tokenizer.vocab_size) | measured)
