@@ -61,8 +61,8 @@ def test_code_that_is_not_python_has_a_hash_or_a_version(tmp_path, monkeypatch):
     made = types.ModuleType("ideas_made_up")
     monkeypatch.setitem(sys.modules, "ideas_made_up", made)
     assert code_hash("ideas_made_up:f") == "unknown" and code_hash("never_imported:f") is None
-    with pytest.raises(ConfigError, match="chain does not say which arguments it takes"):
-        named_function("schedule.name", "itertools:chain", takes=1)
+    with pytest.raises(ConfigError, match="repeat does not say which arguments it takes"):
+        named_function("schedule.name", "itertools:repeat", takes=1)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptjax.corpus.cleaning import repair as module
@@ -63,8 +63,11 @@ def test_ftfy_gets_only_lines_that_look_broken(monkeypatch):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40))
+@example("Î\x1f\x87")  # U+0387, which NFC replaces
 def test_a_second_repair_changes_at_most_the_encoding(text):
     mended, names = repair(text)
     assert unicodedata.is_normalized("NFC", mended) and "\r" not in mended and bool(names) == (mended != text)
     mended.encode()
-    assert set(repair(mended)[1]) <= {"encoding"}  # letters may look wrongly decoded once nothing separates them
+    again = set(repair(mended)[1])
+    # Letters may look wrongly decoded once nothing separates them. Those that they stand for may have to be composed.
+    assert not again or ("encoding" in again and again <= {"encoding", "composition"})
