@@ -3,11 +3,12 @@
 import math
 
 import jax
+import numpy as np
 import pytest
 from jax.sharding import AxisType
 
 from gptjax.config import ConfigError, default
-from gptjax.parallel.mesh import batch_devices, make_mesh, mesh_shape
+from gptjax.parallel.mesh import AbstractDevices, abstract_mesh, batch_devices, make_mesh, mesh_shape
 
 
 def mesh_config(**sizes):
@@ -50,3 +51,14 @@ def test_axes_are_auto_and_rows_split_over_data_and_fsdp():
     mesh = make_mesh(mesh_config(fsdp=2, tensor=2), jax.devices())
     assert set(mesh.axis_types) == {AxisType.Auto}
     assert batch_devices(mesh) == 4
+
+
+def test_neighbours_are_numbered_along_the_last_axes_and_a_pipeline_has_the_most_distant_devices():
+    """The axes of the mesh itself come in another order."""
+    sizes = dict(pipeline=2, data=2, fsdp=1, expert=1, context=1, tensor=2)
+    mesh = make_mesh(mesh_config(**sizes), jax.devices())
+    numbers = {axis: np.moveaxis(mesh.device_ids, mesh.axis_names.index(axis), 0) for axis in sizes}
+    apart = {axis: (ids[1] - ids[0]).ravel() for axis, ids in numbers.items() if len(ids) > 1}
+    assert {axis: set(found.tolist()) for axis, found in apart.items()} == {"pipeline": {4}, "data": {2}, "tensor": {1}}
+    abstract = abstract_mesh(mesh_config(**sizes), AbstractDevices("gpu", 8))
+    assert abstract.axis_names == mesh.axis_names and dict(abstract.shape) == dict(mesh.shape)

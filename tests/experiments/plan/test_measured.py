@@ -22,3 +22,5 @@ def test_muons_products_and_attention_in_blocks_are_counted_on_processors(name, 
     needs = formula_needs(plan(config, facts(config), jax.devices()[:1]))
     flops = sum(each.flops * each.times for each in needs.kernels)
     assert flops == pytest.approx(row["compiled_flops"], rel=0.03)
+    moved = sum(moved * times for _, _, _, moved, times, *_ in row["needs"]["kernels"])
+    assert sum(each.bytes * each.times for each in needs.kernels) == pytest.approx(moved, rel=0.25)
