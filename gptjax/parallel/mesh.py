@@ -24,7 +24,7 @@ from gptjax.display.formatting import counted
 from gptjax.settings import MeshSettings, TrainingSettings
 
 AXES = ("pipeline", "data", "fsdp", "expert", "context", "tensor")
-# The order of the axes in a Mesh; devices are numbered in the one above. A `shard_map` over `data` or `pipeline` has
+# The order of the axes in a Mesh; devices are numbered in that of AXES. A `shard_map` over `data` or `pipeline` has
 # all others inside, and XLA (jaxlib 0.12) ends the process if an axis of an inner one comes before one of an outer one.
 OUTER_FIRST = ("data", *(axis for axis in AXES if axis != "data"))
 AUTO = (AxisType.Auto,) * len(AXES)

@@ -160,7 +160,7 @@ def pipelined(
     by_row = {"seen": seen, "keys": None}
     if keys_LB is not None:
         by_row["keys"] = jax.random.key_data(keys_LB).swapaxes(0, 1)  # collectives take no keys
-    split = compiler_axes((AXIS, "data"))  # each replica of the parameters lets its own rows flow
+    split = compiler_axes((AXIS, "data"))  # each replica of the parameters has its own rows
     rows, own_rows = x_BTD.shape[0], P(split)
     specs = jax.tree.map(lambda leaf: own_rows if leaf.shape[0] == rows else P(), by_row)
 
