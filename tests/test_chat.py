@@ -218,3 +218,21 @@ def test_what_cannot_be_is_refused(tmp_path, arguments, message):
     (tmp_path / "config.json").write_text("{}")  # looks like a run until the file is read
     done = run_command("chat", *[each.replace("RUN", str(tmp_path)) for each in arguments])
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_one_answer_at_a_time_is_generated(monkeypatch):
+    """A generator with a small batch stores its matrices for few rows."""
+    options, template = {}, load_template("turns").to_json()
+
+    def generator(adapter=None, **given):
+        options.update(given)
+        return SimpleNamespace(weights="float32", config=SimpleNamespace(max_positions=400), begin_id=2)
+
+    model = SimpleNamespace(adapters=lambda names: {}, fingerprint={"template": template}, tokenizer=ByteTokenizer())
+    vars(model).update(metadata={"step": 1}, num_parameters=1, generator=generator)
+    monkeypatch.setattr(chat_command, "load_trained_model", lambda *_: model)
+    given = dict(WORKDIR="w", CHECKPOINT="latest", EMA=False, OWN_FUNCTIONS=False, MESH="", ADAPTER=None)
+    for name, value in (given | dict(WEIGHTS=None, SYSTEM="")).items():
+        monkeypatch.setattr(chat_command, name, SimpleNamespace(value=value))
+    chat_command.load_chat()
+    assert options["batch_size"] == 1

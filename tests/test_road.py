@@ -295,6 +295,15 @@ def test_the_laptop_road_needs_documentation_unless_text_and_chats_are_given(tmp
         assert all(any(path == each or path.startswith(f"{each}/") for each in made) for path in stage.reads)
 
 
+@pytest.mark.parametrize("name", ["laptop", "h100"])
+def test_the_report_of_a_road_has_samples_and_says_how_its_export_is_loaded(monkeypatch, name):
+    monkeypatch.chdir(REPOSITORY)
+    road = load_road(f"configs/road/{name}.py", {"workdir": "w", "text": "", "chats": ""})
+    stages = {stage.name: stage for stage in road.stages}
+    flags = dict(part.removeprefix("--").partition("=")[::2] for part in stages["report"].command[1:])
+    assert flags["export"] == stages["export"].makes in stages["report"].reads and int(flags["samples"]) > 0
+
+
 def test_training_on_one_h100_is_planned_as_its_config_says_and_takes_less_than_four_hours():
     done = run_command(
         "road", "--config=configs/road/h100.py", "--hardware=H100", "--price=2.50 USD", GPTJAX_HISTORY=""

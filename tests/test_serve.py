@@ -1,9 +1,14 @@
 """The serve command: what is wrong is said in one sentence, before a model is loaded."""
 
+import io
 import socket
+from types import SimpleNamespace
 
 import pytest
 from commands import run_command
+
+from gptjax import serve as serve_command
+from gptjax.display.terminal import Console
 
 
 @pytest.fixture
@@ -43,3 +48,21 @@ def test_a_missing_run_and_a_taken_port_are_said_before_anything_is_loaded(run):
         port = taken.getsockname()[1]
         done = run_command("serve", f"--workdir={run}", f"--port={port}")
     assert done.returncode == 2 and f"--port={port}: is in use by another program" in done.stderr
+
+
+def test_generators_are_made_for_as_many_rows_as_there_are_slots(monkeypatch):
+    """With few, the matrices are stored for few rows."""
+    made = []
+
+    def generator(adapter=None, **options):
+        made.append((adapter, options["batch_size"]))
+        return SimpleNamespace(weights="float32")
+
+    model = SimpleNamespace(adapters=lambda names: {"polite": "its parameters"}, fingerprint={}, metadata={"step": 1})
+    vars(model).update(num_parameters=1, generator=generator)
+    monkeypatch.setattr(serve_command, "load_trained_model", lambda *_: model)
+    given = dict(WORKDIR="w", NAME="", CHECKPOINT="latest", EMA=False, OWN_FUNCTIONS=False, MESH="", ADAPTER=None)
+    for name, value in (given | dict(WEIGHTS=None, NUM_SLOTS=3)).items():
+        monkeypatch.setattr(serve_command, name, SimpleNamespace(value=value))
+    serve_command.load_generators(Console(file=io.StringIO()))
+    assert made == [(None, 3), ("its parameters", 3)]

@@ -184,7 +184,7 @@ def test_rows_are_replaced_without_affecting_each_other(variant):
         np.testing.assert_allclose(logprobs, completion.logprobs, atol=0.05 if variant == "bfloat16" else 1e-4)
 
 
-@pytest.mark.parametrize("variant", always(VARIANTS, "sinusoidal, multi-query, untied"))
+@pytest.mark.parametrize("variant", always(VARIANTS, "rope", "sinusoidal, multi-query, untied"))
 def test_matrices_stored_for_few_rows_give_the_same_text(variant):
     params, config = make_model(**VARIANTS[variant])
     few, many = (Generator(params, config, TOKENIZER, batch_size=size) for size in (1, 32))
