@@ -132,6 +132,7 @@ BY_NAME = {device.name: device for device in DEVICES}
 HERE = ("cpu", "this")  # the devices of this machine
 _WORDS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)
 _TURNED = re.compile(r"\s*(.*\S)\s*[x×*]\s*(\d+)\s*")  # the number after the name
+_COUNTED = re.compile(r"\s*(\d+)\s*(?:[x×*]\s*)?(\S.*?)\s*", re.IGNORECASE)  # before it, also without the x
 
 
 def parse_hardware(text: str) -> tuple[str, int | None]:
@@ -147,7 +148,7 @@ def parse_hardware(text: str) -> tuple[str, int | None]:
     if not found or not names:
         raise ConfigError(
             f"--hardware={text!r}: expected a device, with a number before it for several (8xH100): "
-            f"{', '.join((*BY_NAME, *HERE))}{_suggested(found[2] if found else text)}"
+            f"{', '.join((*BY_NAME, *HERE))}{_suggested(text)}"
         )
     if found[1] is None:
         return names[0], None
@@ -156,13 +157,16 @@ def parse_hardware(text: str) -> tuple[str, int | None]:
     return names[0], int(found[1])
 
 
-def _suggested(name: str) -> str:
-    """'; did you mean …?' for the devices whose names begin like this, a number after the name, or a similar name."""
-    if (turned := _TURNED.fullmatch(name)) and (of := _beginning(turned[1])):
-        return f"; did you mean {turned[2]}x{of[0]}?"
-    if begun := _beginning(name):
-        return f"; did you mean {' or '.join(begun)}?"
-    return suggestion(name, (*BY_NAME, *HERE))
+def _suggested(text: str) -> str:
+    """'; did you mean …?' for the devices whose names begin like this, or a similar name; with the number of devices,
+    which may also stand after the name, or before it without 'x'."""
+    turned, counted = _TURNED.fullmatch(text), _COUNTED.fullmatch(text)
+    read = [(turned[1], f"{turned[2]}x")] if turned else []
+    read += [(counted[2], f"{counted[1]}x")] if counted else []
+    for name, number in (*read, (text, "")):
+        if begun := _beginning(name):
+            return f"; did you mean {' or '.join(number + known for known in begun)}?"
+    return suggestion(counted[2] if counted else text, (*BY_NAME, *HERE))
 
 
 def _beginning(name: str) -> list[str]:

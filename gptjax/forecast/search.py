@@ -274,15 +274,18 @@ def _by_seconds(choice: Choice, best: Choice) -> str:
     if more < ALIKE:
         return f"loss {more:+.3f}: about as good, {'but larger' if larger else 'and smaller, so cheaper to use'}"
     if larger:
-        return f"loss {more:+.3f}: too large for the budget, {each:.3g} tokens per parameter"
-    return f"loss {more:+.3f}: small, and {each:.3g} tokens per parameter do not make up for it"
+        return f"loss {more:+.3f}: too large for the budget, {count_text(each)} tokens per parameter"
+    return f"loss {more:+.3f}: small, and {count_text(each)} tokens per parameter do not make up for it"
 
 
 def _by_loss(choice: Choice, best: Choice) -> str:
     longer = (choice.seconds or 0) / (best.seconds or 1)
     each = (choice.tokens or 0) / choice.parameters
-    size = "large" if choice.parameters > best.parameters else "small"
-    return f"too {size}: {longer:.2f} times the time, for {each:.3g} tokens per parameter"
+    larger = choice.parameters > best.parameters
+    if longer - 1 < ways.ALIKE:
+        return f"about as fast, {'but larger' if larger else 'and smaller, so cheaper to use'}"
+    size = "large" if larger else "small"
+    return f"too {size}: {longer:.2f} times the time, for {count_text(each)} tokens per parameter"
 
 
 def _by_text(choice: Choice, best: Choice) -> str:

@@ -36,7 +36,11 @@ def test_an_unknown_device_is_refused_with_the_known_ones(text):
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [("8xA100", "A100-40 or A100-80?"), ("h100x8", "8xH100?"), ("H300", "H200?"), ("rtx 409", "RTX4090?")],
+    [
+        *(("8xA100", "8xA100-40 or 8xA100-80?"), ("A100", "A100-40 or A100-80?"), ("h100x8", "8xH100?")),
+        *(("8v5e", "8xv5e?"), ("8 H100", "8xH100?"), ("H300", "H200?"), ("rtx 409", "RTX4090?")),
+        ("2x409", "2xRTX4090?"),
+    ],
 )
 def test_the_device_that_was_meant_is_named(text, meant):
     with pytest.raises(ConfigError) as refused:

@@ -83,6 +83,21 @@ def test_the_cheapest_way_to_a_loss_reaches_it_and_says_which_size_cannot(family
     assert [choice.reason for choice in repeated if choice.loss is None and "stays above" in choice.reason]
 
 
+def test_sizes_that_reach_a_loss_in_about_the_same_time_are_called_about_as_fast():
+    near = {layers: config_of(layers, 768) for layers in (8, 14, 16, 18)}
+    best, *others = choose(Goal("loss", 3.3, "--loss=3.3"), candidates(near, "H100"), None)
+    alike = [other for other in others if other.seconds < 1.01 * best.seconds]
+    assert 0 < len(alike) < len(others)
+    for other in others:
+        larger = other.parameters > best.parameters
+        if other in alike:
+            assert other.reason == f"about as fast, {'but larger' if larger else 'and smaller, so cheaper to use'}"
+        else:
+            assert other.reason.startswith(f"too {'large' if larger else 'small'}: 1.")
+    far = choose(Goal("loss", 3.0, "--loss=3"), candidates(near, "H100"), None)[-1]
+    assert far.tokens / far.parameters > 1000 and "for 1.38k tokens per parameter" in far.reason
+
+
 def test_text_at_hand_asks_for_the_size_that_it_feeds(family):
     choices = choose(Goal("text", 0.0, "--text", unique=5e9), candidates(family, "H100"), None)
     ratios = [abs(math.log(choice.tokens / LAW.optimal_tokens(float(choice.parameters)))) for choice in choices]
@@ -137,6 +152,13 @@ def test_each_way_to_train_says_why_it_is_not_the_best(family):
     assert "fp8" in str(others[-1].fields) and "changes the loss" in others[-1].reason
     meshes = {tuple(size for field, size in layout.fields.items() if "mesh" in field) for layout in layouts}
     assert len(meshes) == 6
+
+
+def test_eight_bits_that_are_not_faster_are_not_called_faster(family):
+    reasons = [layouts_of(config, DATA, described_place("H100", 1))[-1].reason for config in family.values()]
+    reasons += [layouts_of(config_of(1, 64), DATA, described_place("H100", 1))[-1].reason]
+    assert all(reason.endswith("changes the loss by an unknown amount") for reason in reasons)
+    assert "% faster, but" in reasons[3] and reasons[-1].startswith("not faster")
 
 
 def test_a_law_counts_the_parameters_that_a_token_uses():
