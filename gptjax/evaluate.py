@@ -39,6 +39,7 @@ from gptjax.command_line.runtime import use_compilation_cache
 from gptjax.config import ConfigError
 from gptjax.conversation import Renderer, template_of
 from gptjax.data.mixture import parse_mixture
+from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console
 from gptjax.evaluation import harness, results
 from gptjax.evaluation.answering import ModelAnswerer
@@ -50,7 +51,7 @@ from gptjax.evaluation.tasks.records import Records
 from gptjax.evaluation.tasks.run import Progress
 from gptjax.evaluation.text import score_texts, text_table
 from gptjax.files.paths import local_path, output_file
-from gptjax.inference.devices import decoding_mesh
+from gptjax.inference.devices import decoding_mesh, divide_cpu
 from gptjax.model.families import family_of
 from gptjax.runs.comparison import check_plot
 from gptjax.training.checkpoints.averaged import load_average
@@ -136,6 +137,8 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     """Reads the tasks and the model, evaluates, and writes and prints the results."""
     data = [local_path(folder, "--task_data") for folder in TASK_DATA.value]
     mesh = decoding_mesh(MESH.value)  # before JAX starts
+    if mesh is None:
+        divide_cpu()
     use_compilation_cache()
     averaged: list[dict] = []
     if AVERAGE.value:
@@ -175,7 +178,8 @@ def evaluate(run: Path, names: str, console: Console) -> None:
     if averaged:
         identity["averaged"] = {each["step"]: results.checkpoint_hash(each) for each in averaged}
         of = "the mean of steps " + ", ".join(f"{each['step']:,}" for each in averaged)
-    console.print(f"{run}: {of}, context {answerer.context:,} tokens", style="dim")
+    devices = counted(jax.local_device_count(), "device")
+    console.print(f"{run}: {of}, context {answerer.context:,} tokens, {devices}", style="dim")
 
     if texts:
         with progress_bars(console, "tokens") as progress:

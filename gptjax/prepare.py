@@ -38,13 +38,13 @@ To see what the rules of a config would drop and keep, try them on a few documen
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from gptjax.cluster.cores import available_cores
 from gptjax.command_line import cli
 from gptjax.command_line.flags import Flags
 from gptjax.config import ConfigError, flatten, get
@@ -357,8 +357,7 @@ def make_executor(folder: Path) -> AbstractContextManager[TaskExecutor]:
 
         parameters = cli.named_values("--submitit", SUBMITIT.value)
         return JobTasks("slurm", folder.absolute() / WORK / "jobs", WORKERS.value, parameters)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return LocalProcesses(WORKERS.value or cores or 1)
+    return LocalProcesses(WORKERS.value or len(available_cores()))
 
 
 if __name__ == "__main__":

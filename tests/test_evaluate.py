@@ -12,6 +12,9 @@ from random_models import MAX_POSITIONS, TOKENIZER, make_model
 from table_answerer import CHOICES, choice_rows, write_task
 
 from gptjax import config as configs
+from gptjax.cluster.cores import available_cores
+from gptjax.display.formatting import counted
+from gptjax.inference.devices import MOST_CORES
 from gptjax.settings import freeze
 from gptjax.training.checkpoints.averaged import load_average
 from gptjax.training.checkpoints.loading import load_for_inference
@@ -54,6 +57,7 @@ def test_tasks_are_evaluated_and_runs_compared(runs):
         done = run_command("evaluate", f"--workdir={runs}/{name}", f"--tasks={card}")
         assert done.returncode == 0, done.stderr
         assert "→ B" in done.stdout, "the confusion matrix"
+        assert f", {counted(min(len(available_cores()), MOST_CORES), 'device')}\n" in done.stdout
         assert "quiz" in done.stdout and "step-00000007/results.json" in done.stdout
     folder = runs / "a" / "evaluation" / "step-00000007"
     result = json.loads((folder / "results.json").read_text())

@@ -32,6 +32,7 @@ from gptjax import config as configs
 from gptjax.evaluation.loglikelihood import Continued, LogLikelihoods
 from gptjax.evaluation.tasks import find_tasks
 from gptjax.inference.decode import decoding_params
+from gptjax.inference.devices import divide_cpu
 from gptjax.model.families import family_of
 from gptjax.model.family import Family
 from gptjax.model.parameters import count_parameters
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices; empty: without it")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
     arguments = parser.parse_args()
+    divide_cpu()  # as the command `evaluate` does
 
     tokenizer = gptjax.tokenizer.load(arguments.tokenizer)
     (task,), _ = find_tasks(arguments.task, [arguments.data], limit=arguments.items)

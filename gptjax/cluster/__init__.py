@@ -6,4 +6,5 @@ job_states.py     finds the states of SLURM jobs
 training_jobs.py  runs of a sweep as jobs
 job_tasks.py      tasks of a corpus stage as jobs
 ray_tasks.py      tasks of a corpus stage on Ray
+cores.py          the processor cores of this process
 """

@@ -237,9 +237,16 @@ def mesh_of(devices: Sequence[jax.Device], together: int = 1) -> Mesh:
 
 
 def _copied(x: jax.Array, mesh: Mesh) -> jax.Array:
-    """A copy of a parameter for each of the readers, split as the parameter is."""
+    """A copy of a parameter for each of the readers, split as the parameter is. Readers that are cores of one CPU share
+    a whole parameter's memory."""
     sharding = getattr(x, "sharding", None)
-    return jax.device_put(x, NamedSharding(mesh, sharding.spec if isinstance(sharding, NamedSharding) else P()))
+    to = NamedSharding(mesh, sharding.spec if isinstance(sharding, NamedSharding) else P())
+    if to.is_fully_replicated and mesh.devices.flat[0].platform == "cpu":
+        view = np.asarray(x)  # JAX takes NumPy's memory as it is, while it copies an array of another device
+        return jax.make_array_from_single_device_arrays(
+            x.shape, to, [jax.device_put(view, device) for device in to.addressable_devices]
+        )
+    return jax.device_put(x, to)
 
 
 def _power_of_two(number: int) -> int:

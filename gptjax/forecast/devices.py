@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
+from gptjax.cluster.cores import available_cores
 from gptjax.command_line.driver_messages import without_driver_messages
 from gptjax.config import ConfigError
 from gptjax.display.formatting import counted
 from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
 from gptjax.parallel.mesh import AbstractDevices
-from gptjax.training.hardware import bytes_per_device, cores, processor_name
+from gptjax.training.hardware import bytes_per_device, processor_name
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
@@ -84,7 +85,7 @@ def kind_of(hardware: Hardware) -> str:
     """The kind of device whose runs are comparable: for processors, their model and the number of usable cores."""
     if hardware.platform != "cpu":
         return hardware.kind
-    return f"{processor_name()}, {counted(cores(), 'core')}"
+    return f"{processor_name()}, {counted(len(available_cores()), 'core')}"
 
 
 def _here(count: int | None) -> Place:
@@ -106,5 +107,5 @@ def _processor(count: int) -> Hardware:
     memory = float(bytes_per_device() or 0)
     source = "this machine"
     bandwidth = CPU_BANDWIDTH / count
-    each = max(cores() // count, 1)
+    each = max(len(available_cores()) // count, 1)
     return Hardware("cpu", "cpu", "cpu", memory, bandwidth, bandwidth, bandwidth, count, None, source, cores=each)

@@ -1,18 +1,23 @@
-"""The devices that generate a text together: each has some heads, feed-forward columns and vocabulary entries."""
+"""The devices that generate a text together: each has some heads, feed-forward columns and vocabulary entries. For
+scores, which need no cache, the cores of a CPU can be devices that read rows of their own."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from gptjax.cluster.cores import available_cores
 from gptjax.config import ConfigError
 from gptjax.display.formatting import counted
 from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
+
+MOST_CORES = 8  # that are devices of their own: each has the arrays of its rows in memory
 
 
 class Placed(Protocol):
@@ -47,6 +52,20 @@ def decoding_mesh(text: str, axis: str = "tensor") -> Mesh | None:
         raise ConfigError(f"--mesh={text}: this process has {counted(jax.local_device_count(), 'device')}")
     sizes: dict[str, Any] = {"data": 1, axis: count}
     return make_mesh(MeshSettings(**sizes), jax.local_devices()[:count])
+
+
+def divide_cpu() -> None:
+    """Makes each core of a CPU a device, at most MOST_CORES, so that each can read rows of its own. Call it before JAX
+    starts; afterwards it does nothing.
+
+    Cores that share the products of one program wait for each other more often (experiments/evaluation). A number of
+    devices in XLA_FLAGS has priority.
+    """
+    count = min(len(available_cores()), MOST_CORES)
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))  # type: ignore[attr-defined]
 
 
 def pinned(tree: Any) -> Any:

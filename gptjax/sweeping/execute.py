@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from gptjax.cluster.cores import available_cores
 from gptjax.cluster.launch import Launched
 from gptjax.config import ConfigError
 from gptjax.sweeping.runs import Status, SweepRun, status_of
@@ -145,12 +146,6 @@ def shares(jobs: int, cores: Sequence[int], gpus: Sequence[str]) -> list[tuple[l
         )
         for job in range(jobs)
     ]
-
-
-def available_cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def available_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import platform
 import re
 import resource
@@ -17,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gptjax.cluster.cores import available_cores
 from gptjax.training.host_memory import host_free, host_limit
 
 # Dense matrix-product peaks in TFLOP/s per JAX device, no sparsity: (pattern on device_kind, bfloat16, float32). The
@@ -138,7 +138,7 @@ def described(devices: Sequence[jax.Device], peak: Peak) -> dict[str, Any]:
         "platform": first.platform,
         "kind": processor_name() if first.platform == "cpu" else first.device_kind,
         "devices": len(devices),
-        "cores": cores() if first.platform == "cpu" else None,
+        "cores": len(available_cores()) if first.platform == "cpu" else None,
         "processes": len({device.process_index for device in devices}),
         "peak_flops": peak.flops,
         "peak": peak.label,
@@ -152,11 +152,6 @@ def processor_name() -> str:
     except OSError:  # not Linux
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

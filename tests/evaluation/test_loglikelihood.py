@@ -99,6 +99,14 @@ def test_batches_and_devices_change_nothing(seed, count, devices, together, fiel
         assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
 
 
+def test_the_cores_of_a_cpu_share_the_parameters_memory(model):
+    params, config = model
+    scorer = make_scorer(family_of(config), params, devices=2)
+    for x in jax.tree.leaves(scorer.params):
+        assert len({each.data.unsafe_buffer_pointer() for each in x.addressable_shards}) == 1
+        assert len(x.addressable_shards) == 2
+
+
 def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monkeypatch):
     """What they send each other is activations: no matrix, and no logits of a whole vocabulary."""
     # The program does not say how many pieces of logits a batch has; one piece can be counted.

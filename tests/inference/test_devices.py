@@ -1,6 +1,9 @@
 """Several devices generate the same text as one device."""
 
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -63,6 +66,29 @@ def test_a_token_costs_one_sum_over_devices_per_sub_layer():
         text = lowered.compile().as_text()
     assert len(re.findall(r" all-reduce\(", text)) == 2 * LAYERS + 1  # and the sum of the logits
     assert len(re.findall(r" all-gather\(", text)) <= 1  # for the token's row of the embedding
+
+
+COUNTED = """
+import jax
+from gptjax.inference import devices
+devices.available_cores = lambda: [0, 1, 2]
+devices.MOST_CORES = {most}
+devices.divide_cpu()
+print(jax.device_count())
+devices.divide_cpu()  # too late, and harmless
+print(jax.device_count())
+"""
+
+
+@pytest.mark.parametrize(
+    "most, flags, count",
+    [(8, "", 3), (2, "", 2), (8, "--xla_force_host_platform_device_count=4", 4)],
+)
+def test_the_cores_of_a_cpu_become_devices(most, flags, count):
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", COUNTED.format(most=most)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == [str(count)] * 2
 
 
 @pytest.mark.parametrize(

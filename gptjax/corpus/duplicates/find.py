@@ -14,11 +14,11 @@ import pyarrow
 import pyarrow.parquet
 import scipy.sparse
 
+from gptjax.cluster.cores import available_cores
 from gptjax.config import ConfigError
 from gptjax.corpus.documents import read_documents
 from gptjax.corpus.duplicates.join import Groups, candidate_edges, distinct, equal_keys, pack, unpack
 from gptjax.corpus.duplicates.nodes import Documents, Earlier, Nodes, SketchedShard
-from gptjax.corpus.duplicates.processes import cores
 from gptjax.corpus.duplicates.sketch import Sketch
 from gptjax.corpus.duplicates.verify import SetFolder, index_sets, jaccard, unique_shingles, write_sets
 
@@ -223,7 +223,7 @@ def _compare(edges: np.ndarray, nodes: Nodes, threshold: float, sets: Path, para
     """
     wanted = np.setdiff1d(distinct(np.concatenate(unpack(edges))), SetFolder(sets).nodes, assume_unique=True)
     if len(wanted) + len(edges) < FEW:
-        with ThreadPoolExecutor(cores()) as threads:
+        with ThreadPoolExecutor(len(available_cores())) as threads:
             return _compared(edges, wanted, nodes, threshold, sets, threads.map)
     return _compared(edges, wanted, nodes, threshold, sets, parallel)
 

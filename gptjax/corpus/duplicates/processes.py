@@ -10,11 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Processes:
     """A context manager whose `map` is like the built-in one."""
 

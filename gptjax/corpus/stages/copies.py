@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gptjax.cluster.cores import available_cores
 from gptjax.config import ConfigError
 from gptjax.corpus.duplicates.find import Search, find_duplicates
 from gptjax.corpus.duplicates.join import equal_keys
 from gptjax.corpus.duplicates.nodes import Earlier, SketchedShard
-from gptjax.corpus.duplicates.processes import Processes, cores
+from gptjax.corpus.duplicates.processes import Processes
 from gptjax.corpus.duplicates.sketch import SKETCHED, Sketch, Sketches, bands_and_rows, write_sketches
 from gptjax.corpus.engine import Task
 from gptjax.corpus.engine.journal import rows_set_aside
@@ -60,7 +61,7 @@ def find_copies(task: Task, folder: Path) -> dict:
     )
     earlier = Earlier(before, [task.path(entry) for entry in task.inputs["earlier"]["clusters"]]) if before else None
     options = {**task.options, "sources": tuple(task.options["sources"])}
-    with Processes(cores()) as pool:
+    with Processes(len(available_cores())) as pool:
         report = _found(task, folder, shards, Search(**options), earlier, pool)
     (folder / "drops.parquet").unlink()
     return report
