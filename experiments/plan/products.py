@@ -35,6 +35,19 @@ def orthogonal(x: jax.Array) -> jax.Array:
     return x
 
 
+def adapted(x: jax.Array, weight: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """A product with an adapter of rank 8 (LoRA)."""
+    return x @ weight + (x @ a) @ b
+
+
+def of_logits(gradient: jax.Array, scale: jax.Array, logits: jax.Array, head: jax.Array, norm: jax.Array) -> jax.Array:
+    """What the loss passes back through a frozen head: its gradient is computed where it is multiplied.
+
+    gradient, logits: [B, T, V]; scale: [B, T, 1]; head: [V, D]; norm: [B, T, D].
+    """
+    return norm * jnp.einsum("btv,vd->btd", gradient + scale * jnp.exp(logits), head)
+
+
 PROGRAMS: list[tuple[str, Callable[..., jax.Array], list[Shapes]]] = [
     ("a product alone, YNNPACK", lambda a, b: a @ b, [[(512, 1024), (1024, 16_384)], [(2048, 4096), (4096, 1024)]]),
     ("a product of aᵀ, Eigen", lambda a, b: a.T @ b, [[(1024, 512), (1024, 24_576)], [(4096, 512), (4096, 12_288)]]),
@@ -45,6 +58,39 @@ PROGRAMS: list[tuple[str, Callable[..., jax.Array], list[Shapes]]] = [
     (
         *("a gated feed-forward layer", gated),
         [[(rows, 512), (512, 1536), (512, 1536), (1536, 512)] for rows in (2048, 4096, 8192)],
+    ),
+    (
+        *("a gated feed-forward layer of [B, T, D]", gated),
+        [[(8, 1024, 512), (512, 1536), (512, 1536), (1536, 512)]],
+    ),
+    ("two products", lambda a, b, c: (a @ b) @ c, [[(8192, 512), (512, 1536), (1536, n)] for n in (64, 512)]),
+    (
+        *("three products and their sum", lambda a, b, c, d: a @ b + a @ c + a @ d),
+        [[(8192, 512), (512, 1536), (512, 1536), (512, 1536)]],
+    ),
+    ("a product and LoRA's", adapted, [[(8192, 1024), (1024, 1536), (1024, 8), (8, 1536)]]),
+    (
+        *("a scaled matrix and a product", lambda a, b, c: (a * b) @ c),
+        [[(m, 8192), (m, 1), (8192, n)] for m, n in ((2048, 64), (2048, 128), (2048, 1024), (1024, 2048))],
+    ),
+    (
+        *("the same, times another", lambda a, b, c, d: d * ((a * b) @ c)),
+        [[(2048, 8192), (2048, 1), (8192, 384), (2048, 384)]],
+    ),
+    (
+        *("a product with a scaled matrix", lambda a, b, c: a @ (b * c)),
+        [[(512, 1024), (1024, 1), (1024, 16_384)]],
+    ),
+    (
+        *("the same, and a sum", lambda a, b, c, d: d + a @ (b * c)),
+        [[(512, 1024), (1024, 1), (1024, 16_384), (512, 16_384)]],
+    ),
+    (
+        *("the gradient of logits and the head", of_logits),
+        [
+            [(8, t, v), (8, t, 1), (8, t, v), (v, 320), (8, t, 320)]
+            for t, v in ((256, 6144), (128, 6144), (256, 12_288))
+        ],
     ),
     ("five iterations of Newton and Schulz", orthogonal, [[(3, 256, 1024)], [(6, 512, 1024)], [(6, 512, 512)]]),
 ]

@@ -16,13 +16,9 @@ import math
 import re
 from collections.abc import Mapping
 
-from gptjax.forecast.product_buffers import FUSION, SLICE, Product, product_of
+from gptjax.forecast.product_buffers import FUSION, SLICE, Product, product_of, tile
 from gptjax.forecast.program import Operation, Program, bytes_of
 
-SIDE, SMALLEST, LARGEST = 64, 256, 2**16  # sides of YNNPACK's smallest tile, and elements of the smallest and largest
-READ, LONGEST = 2**16, 1024  # elements that a tile reads at least, along at most so many
-ROWS, TALLER = 16, 4  # a tile starts with so many rows, and grows to so many times as many rows as columns
-PACKED = 2**15  # elements of the second operand that are packed at once
 CYCLES = 100_000  # of Eigen's parts
 PER_CYCLE = 8  # products of elements that Eigen expects to multiply per cycle
 REDUCED = 2**17  # bytes
@@ -45,17 +41,8 @@ def parts_of(program: Program, operation: Operation, peers: Mapping[str, Operati
 
 def tiles(product: Product) -> int:
     """The tiles into which YNNPACK divides a product."""
-    m, n, length = product.m, product.n, min(product.summed, LONGEST)
-    least = max(min(m, SIDE) * min(n, SIDE), SMALLEST)
-    rows, columns = min(m, ROWS), min(n, SIDE * max(PACKED // (SIDE * product.summed), 1))
-    while rows * columns < least or ((rows + columns) * length < READ and rows * columns < LARGEST):
-        if columns < n and (rows >= m or rows >= TALLER * columns):
-            columns *= 2
-        elif rows < m:
-            rows *= 2
-        else:
-            break
-    return product.stacked * math.ceil(m / rows) * math.ceil(n / columns)
+    rows, columns = tile(product)
+    return product.stacked * math.ceil(product.m / rows) * math.ceil(product.n / columns)
 
 
 def threads(product: Product) -> int:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gptjax.forecast.product_buffers import product_buffers
+from gptjax.forecast.product_buffers import SIDE, product_buffers
 from gptjax.forecast.program import parse_program
 from gptjax.training.trainer import compiler_options
 
@@ -23,8 +23,32 @@ def test_a_product_alone_packs_little_and_one_before_other_operations_packs_its_
     assert taken(lambda a, b, c: a @ b + c, (M, K), (K, N), (M, N)) == 4 * K * N
 
 
-def test_results_of_products_that_a_fusion_reads_again_are_held():
-    assert taken(lambda a, b, c: (a @ b) @ c, (M, K), (K, N), (N, K)) == 4 * M * N + 4 * K * N
+def test_products_in_the_loops_of_one_operation_pack_their_second_operands_at_once():
+    assert taken(lambda a, b, c: a @ b + a @ c, (M, K), (K, N), (K, N)) == 2 * 4 * K * N
+
+
+def test_the_first_operand_of_a_product_with_several_tiles_of_columns_is_held():
+    assert taken(lambda a, b, c: (a @ b) @ c, (M, K), (K, N), (N, 2 * SIDE)) == 4 * M * N
+    assert taken(lambda a, b: jnp.exp(a) @ b, (M, N), (N, 2 * SIDE)) == 4 * M * N
+
+
+def test_the_first_operand_of_a_product_with_one_tile_of_columns_is_made_tile_by_tile():
+    assert taken(lambda a, b, c: (a @ b) @ c, (M, K), (K, N), (N, SIDE)) == 4 * K * N  # b is packed before all tiles
+    assert taken(lambda a, b: jnp.exp(a) @ b, (M, N), (N, SIDE)) == 0
+
+
+def test_the_first_operand_of_a_product_in_the_loops_of_a_later_operation_is_made_tile_by_tile():
+    assert taken(lambda a, b, c: jnp.exp(a) @ b * c, (M, N), (N, K), (M, K)) == 4 * N * K
+
+
+def test_the_second_operand_of_a_product_is_held():
+    assert taken(lambda a, b: a @ jnp.exp(b), (M, K), (K, N)) == 4 * K * N
+
+
+def test_values_whose_axes_change_are_held():
+    """The logits' gradient [B, T, V] is multiplied as [B · T, V], and its product is read as [B, T, D]."""
+    held = taken(lambda a, b, c: jnp.einsum("btv,vd->btd", jnp.exp(a), b) * c, (2, M, N), (N, K), (2, M, K))
+    assert held == 4 * 2 * M * (N + K)
 
 
 @pytest.mark.parametrize(
