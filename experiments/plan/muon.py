@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.command_line.kept_memory import keep_freed_memory
+from gptjax.parallel.compilation import compiler_options
 from gptjax.training.optimizers import muon
-from gptjax.training.trainer import compiler_options
 
 SHAPES = [(6, 384, 384), (4, 512, 512), (4, 640, 640), (2, 1024, 1024), (6, 384, 1536), (4, 512, 1280)]
 TURNS = 3

@@ -18,7 +18,7 @@ from one_run import MMAP_THRESHOLD, peak, resident
 
 from gptjax.forecast.product_buffers import product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.training.trainer import compiler_options
+from gptjax.parallel.compilation import compiler_options
 
 Shapes = list[tuple[int, ...]]
 

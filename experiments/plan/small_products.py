@@ -24,8 +24,8 @@ from gptjax.forecast.devices import CPU_BANDWIDTH
 from gptjax.forecast.duration import CACHE, EFFICIENCIES
 from gptjax.forecast.kernels import Kernel, kernels_of
 from gptjax.forecast.program import parse_program
+from gptjax.parallel.compilation import compiler_options
 from gptjax.training.hardware import cores
-from gptjax.training.trainer import compiler_options
 
 TURNS, SECONDS = 5, 0.25  # of each product
 LARGE = ("MI,IO->MO", (4096, 1536), (1536, 384))

@@ -34,7 +34,7 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     from gptjax.command_line.kept_memory import keep_freed_memory
     from gptjax.model.attention import attention
     from gptjax.model.resolve import attention_block
-    from gptjax.training.trainer import compiler_options
+    from gptjax.parallel.compilation import compiler_options
 
     keep_freed_memory()
     mesh = jax.make_mesh((1,), ("data",))

@@ -29,6 +29,7 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.evaluation.token_scores import score_tokens
 from gptjax.model.family import Family
+from gptjax.parallel.compilation import forward_options
 from gptjax.parallel.mesh import make_mesh
 from gptjax.parallel.sharding import split_vocabulary
 from gptjax.settings import MeshSettings
@@ -350,8 +351,18 @@ def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
     return layout
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _score(family: Family, mesh: Mesh, most: int, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    options = forward_options(mesh, family.config.dtype) or {}
+    return _program(tuple(options.items()))(family, mesh, most, params, *inputs)
+
+
+@functools.cache
+def _program(options: tuple[tuple[str, str | bool], ...] = ()) -> Any:
+    """`_score_rows`, compiled with some options of the compiler."""
+    return jax.jit(_score_rows, static_argnums=(0, 1, 2), compiler_options=dict(options) or None)
+
+
+def _score_rows(family: Family, mesh: Mesh, most: int, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`_score_places` on each reader's part of the inputs."""
     program = functools.partial(_score_places, family, most)
     specs = (P(), *(P(AXIS),) * len(inputs))

@@ -8,6 +8,7 @@ placement.py            how a mesh divides the work of a model, with a file for 
                         sequence.py, vocabulary.py (tensor), context.py and ring.py, expert.py, pipeline.py
 accumulation.py         when the gradients of micro-batches are summed
 nested.py               one `shard_map` inside another; kernel.py: an attention kernel in one
+compilation.py          options of the compiler for a platform
 compiled.py, traffic.py what a compiled program computes, and what it sends
 
 Processes:

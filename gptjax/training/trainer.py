@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.mixture_of_experts import ROUTER_BIAS
 from gptjax.model.parameters import abstract_params
+from gptjax.parallel.compilation import compiler_options
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis
 from gptjax.parallel.mesh import platform_of
@@ -231,19 +231,6 @@ def _schedule_of_peak(
     config_schedule: ScheduleSettings, total_steps: int, steps_of: Callable[[str], int], peak: float
 ) -> optax.Schedule:
     return make_schedule(config_schedule, peak, total_steps, steps_of)
-
-
-def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
-    """The options of the compiler for the mesh's platform; None: its defaults.
-
-    On a CPU, XLA can merge operations with matrix products and reductions in its library YNNPACK. By default, it leaves
-    element-wise operations outside, with many copies. bfloat16 keeps the defaults, since a merged bfloat16 product
-    would be computed in float32. A choice in XLA_FLAGS has priority.
-    """
-    option = "xla_cpu_experimental_ynn_fusion_type"
-    if platform_of(mesh) != "cpu" or dtype != "float32" or option in os.environ.get("XLA_FLAGS", ""):
-        return None
-    return {option: "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 def abstract(tree: Any) -> Any:

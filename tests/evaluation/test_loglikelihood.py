@@ -15,6 +15,7 @@ from gptjax.inference.decode import decoding_params
 from gptjax.model.decoder import Decoder
 from gptjax.model.decoder_family import DecoderFamily
 from gptjax.model.families import family_of
+from gptjax.parallel.compilation import forward_options
 from gptjax.parallel.placement import MeshPlacement
 from gptjax.parallel.sharding import params_sharding
 from gptjax.parallel.traffic import collectives_of
@@ -107,6 +108,15 @@ def test_the_cores_of_a_cpu_share_the_parameters_memory(model):
         assert len(x.addressable_shards) == 2
 
 
+def test_the_program_is_compiled_for_reading(model, monkeypatch):
+    params, config = model
+    program, options = loglikelihood._program, []
+    monkeypatch.setattr(loglikelihood, "_program", lambda of=(): options.append(dict(of)) or program(of))
+    scorer = make_scorer(family_of(config), params)
+    list(scorer.score(drawn(0, 2)))
+    assert options == [forward_options(scorer.mesh, "float32")]
+
+
 def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monkeypatch):
     """What they send each other is activations: no matrix, and no logits of a whole vocabulary."""
     # The program does not say how many pieces of logits a batch has; one piece can be counted.
@@ -117,7 +127,11 @@ def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monke
     for together in (1, 2):
         scorer = make_scorer(family, params, together, together)
         list(scorer.score(requests))
-        program = SCORE.lower(scorer.family, scorer.mesh, scorer.vocabulary, scorer.params, *sent.pop()).compile()
+        program = (
+            loglikelihood._program()
+            .lower(scorer.family, scorer.mesh, scorer.vocabulary, scorer.params, *sent.pop())
+            .compile()
+        )
         products[together] = work_of(program)["products"]
     assert products[2] == pytest.approx(products[1] / 2, rel=0.01)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(scorer.params))

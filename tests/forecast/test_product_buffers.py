@@ -6,7 +6,7 @@ import pytest
 
 from gptjax.forecast.product_buffers import SIDE, product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.training.trainer import compiler_options
+from gptjax.parallel.compilation import compiler_options
 
 M, K, N = 64, 96, 1024
 

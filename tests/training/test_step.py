@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from gptjax.data.facts import DataFacts
+from gptjax.parallel.compilation import compiler_options
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import plan
 from gptjax.training.metrics import MONITOR_STEPS
 from gptjax.training.step import update_average
-from gptjax.training.trainer import compiler_options
 
 pytestmark = pytest.mark.slow
 
@@ -276,16 +276,6 @@ def test_fsdp_splits_parameters_and_optimizer_state_into_eight_parts(tiny_config
     sizes = [(leaf.size, np.prod(leaf.sharding.shard_shape(leaf.shape))) for leaf in jax.tree.leaves(state)]
     whole, per_device = (sum(column) for column in zip(*sizes))
     assert per_device < whole / 8 * 1.2
-
-
-def test_a_cpu_gets_fusion_options_unless_the_user_sets_them(tiny_config, monkeypatch):
-    mesh = build(tiny_config()).mesh
-    (option,) = compiler_options(mesh, "float32")
-    # Every supported version of JAX has the option.
-    jax.jit(jnp.sin).lower(1.0).compile(compiler_options(mesh, "float32"))
-    assert compiler_options(mesh, "bfloat16") is None  # if merged, such a product would be computed in float32
-    monkeypatch.setenv("XLA_FLAGS", f"--{option}=LIBRARY_FUSION_TYPE_DOT")
-    assert compiler_options(mesh, "float32") is None
 
 
 def test_the_machine_code_that_users_get_takes_the_same_steps(tiny_config, monkeypatch):

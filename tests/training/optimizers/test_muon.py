@@ -11,11 +11,11 @@ from jax.sharding import NamedSharding
 
 from gptjax.forecast.program import parse_program
 from gptjax.model.parameters import Parameter
+from gptjax.parallel.compilation import compiler_options
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
 from gptjax.training.optimizers import muon
 from gptjax.training.optimizers.muon import scale_by_orthogonalization
-from gptjax.training.trainer import compiler_options
 
 orthogonalize = jax.jit(muon.orthogonalize)
 of_layers = functools.partial(Parameter, "matrix", init=jax.nn.initializers.zeros, stack={"layers": 2})
