@@ -29,13 +29,14 @@ sys.path.append(str(Path(__file__).parents[1]))
 from configs_measured import CONFIGS, facts
 from sides import processor_seconds
 
+from gptjax.cluster.cores import available_cores
 from gptjax.command_line.runtime import run_in_turn, use_compilation_cache
 from gptjax.config import validate
 from gptjax.forecast.formula import formula_needs
 from gptjax.forecast.step import Needs, read_needs
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import Plan, plan
-from gptjax.training.hardware import cores, measured_peak
+from gptjax.training.hardware import measured_peak
 from gptjax.training.state import TrainState
 
 PLAIN = {"model.attention": "reference", "model.remat": "none", "optimizer.name": "adamw"}
@@ -175,10 +176,10 @@ def times(made: Plan, compiled: jax.stages.Compiled, batch: dict[str, jax.Array]
     return {
         "clock": statistics.median(clock),
         "fastest": min(clock),
-        "processor": statistics.median(used) / cores(),
+        "processor": statistics.median(used) / len(available_cores()),
         "steps": len(clock),
         "peak": measured_peak()[0],
-        "cores": cores(),
+        "cores": len(available_cores()),
         "loss": float(metrics["train/loss"]),
     }
 
