@@ -191,13 +191,19 @@ def attention(
             return blocks((q_BTNH, marks_BT), (k_BSKH, v_BSKH, marks_BS))
         # Heads are moved to the front once for all blocks, so that a block of rows is contiguous in each product.
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
-        inputs, axis = (q_BTKGH, k_BSKH, v_BSKH), 2
-        if branches is not None:
-            # Nothing is saved for a gradient, so they may exist as arrays. Otherwise, XLA:CPU would rotate and move the
-            # keys anew for each block of queries that reads them.
-            inputs, axis = jax.lax.optimization_barrier([jnp.moveaxis(x, 2, 0) for x in inputs]), 0
-        of_heads = jax.vmap(lambda q, k, v: blocks((q, marks_BT), (k, v, marks_BS)), in_axes=axis, out_axes=2)
-        return of_heads(*inputs).reshape(q_BTNH.shape)
+        inputs = q_BTKGH, k_BSKH, v_BSKH
+        of_heads = jax.vmap(lambda q, k, v: blocks((q, marks_BT), (k, v, marks_BS)), in_axes=2, out_axes=2)
+        if branches is None:
+            return of_heads(*inputs).reshape(q_BTNH.shape)
+
+        def in_turn(*inputs: jax.Array) -> jax.Array:
+            """Nothing is saved for a gradient, so a processor can take one head after the other: its rotated keys then
+            exist as an array, and are not rotated and moved anew for each block of queries that reads them."""
+            each = tuple(jnp.moveaxis(x, 2, 0) for x in inputs)
+            made = jax.lax.map(lambda head: blocks((head[0], marks_BT), (*head[1:], marks_BS)), each)
+            return jnp.moveaxis(made, 0, 2)
+
+        return jax.lax.platform_dependent(*inputs, cpu=in_turn, default=of_heads).reshape(q_BTNH.shape)
     raise ConfigError(f"model.attention = {backend!r}: expected one of {', '.join(BACKENDS)}")
 
 
