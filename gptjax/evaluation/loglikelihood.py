@@ -7,9 +7,9 @@ in training hold several documents, so that a forward pass uses the whole device
 the last layer and logits are computed only at positions that predict a continuation. An encoder–decoder reads contexts
 as its sources, and continuations as branches without a common beginning.
 
-Each device reads its own rows with a copy of the parameters. If the parameters are split over several devices, these
-read the same rows together. A batch is sent before the results of the previous one are fetched, so that the host
-prepares a batch while the devices compute.
+Each device reads its own rows with a copy of the parameters; cores of a CPU that are devices (`devices.divide_cpu`)
+share one copy. If the parameters are split over several devices, these read the same rows together. A batch is sent
+before the results of the previous one are fetched, so that the host prepares a batch while the devices compute.
 """
 
 from __future__ import annotations
