@@ -113,7 +113,7 @@ class _Outlet(io.FileIO):
                     continue
                 left = left[written:]
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _GONE or not self._outlived:  # what is still buffered must not fail again at the end
                 self._forget()
             if not self._outlived:
                 if error.errno in _GONE:

@@ -170,9 +170,12 @@ def run_command(tmp_path, outlives, shell, **environment):
         (True, "{command} <&- >&- 2>&-; echo $?", 0, True),
     ],
 )
-def test_a_closed_pipe_ends_only_commands_that_just_print(tmp_path, monkeypatch, outlives, shell, status, finishes):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_ends_only_commands_that_just_print(
+    tmp_path, monkeypatch, unbuffered, outlives, shell, status, finishes
+):
     monkeypatch.chdir(tmp_path)
-    result, finished = run_command(tmp_path, outlives, shell)
+    result, finished = run_command(tmp_path, outlives, shell, PYTHONUNBUFFERED=unbuffered)
     assert result.stdout.split()[-1] == str(status), result
     assert finished == finishes
     assert "Error" not in result.stderr and "Exception" not in result.stderr
