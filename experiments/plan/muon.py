@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax.command_line.kept_memory import keep_freed_memory
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 from gptjax.training.optimizers import muon
 
 SHAPES = [(6, 384, 384), (4, 512, 512), (4, 640, 640), (2, 1024, 1024), (6, 384, 1536), (4, 512, 1280)]
@@ -39,7 +39,7 @@ def seconds(run: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
 
 def main() -> None:
     keep_freed_memory()  # as gptjax train does
-    options = compiler_options(jax.make_mesh((1,), ("data",)), "float32")
+    options = training_options(jax.make_mesh((1,), ("data",)), "float32")
     print("| stack of matrices | merged, GFLOP/s | apart, GFLOP/s | apart / merged | largest difference |")
     print("|---" * 5 + "|")
     for shape in SHAPES:

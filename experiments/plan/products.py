@@ -18,7 +18,7 @@ from one_run import MMAP_THRESHOLD, peak, resident
 
 from gptjax.forecast.product_buffers import product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 
 Shapes = list[tuple[int, ...]]
 
@@ -99,7 +99,7 @@ PROGRAMS: list[tuple[str, Callable[..., jax.Array], list[Shapes]]] = [
 def measured(function: Callable[..., jax.Array], shapes: Shapes) -> tuple[int, int]:
     """(bytes that a program takes beside its arrays, what the plan adds for it)."""
     given = [jnp.full(shape, 1e-3) for shape in shapes]
-    options = compiler_options(jax.make_mesh((1,), ("data",)), "float32")
+    options = training_options(jax.make_mesh((1,), ("data",)), "float32")
     compiled = jax.jit(function).lower(*given).compile(options)
     jax.block_until_ready(compiled(*given))
     before = resident()

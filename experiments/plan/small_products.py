@@ -25,7 +25,7 @@ from gptjax.forecast.devices import CPU_BANDWIDTH
 from gptjax.forecast.duration import CACHE, EFFICIENCIES
 from gptjax.forecast.kernels import Kernel, kernels_of
 from gptjax.forecast.program import parse_program
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 
 TURNS, SECONDS = 5, 0.25  # of each product
 LARGE = ("MI,IO->MO", (4096, 1536), (1536, 384))
@@ -55,7 +55,7 @@ class Side(NamedTuple):
 
 def side(axes: str, *shapes: tuple[int, ...]) -> Side:
     operands = [jax.random.normal(jax.random.key(number), shape) for number, shape in enumerate(shapes)]
-    options = compiler_options(jax.make_mesh((1,), ("data",)), "float32")
+    options = training_options(jax.make_mesh((1,), ("data",)), "float32")
     compiled = jax.jit(lambda a, b: jnp.einsum(axes, a, b)).lower(*operands).compile(options)
     (kernel,) = [each for each in kernels_of(parse_program(compiled.as_text() or ""), True) if each.flops]
     jax.block_until_ready(compiled(*operands))

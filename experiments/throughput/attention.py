@@ -34,7 +34,7 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
     from gptjax.command_line.kept_memory import keep_freed_memory
     from gptjax.model.attention import attention
     from gptjax.model.resolve import attention_block
-    from gptjax.parallel.compilation import compiler_options
+    from gptjax.parallel.compilation import training_options
 
     keep_freed_memory()
     mesh = jax.make_mesh((1,), ("data",))
@@ -48,7 +48,7 @@ def gptjax_side(block: int) -> Callable[[tuple[int, ...]], Callable[[], object]]
             out, pull = jax.vjp(lambda *qkv: attention(*qkv, backend="xla", block=rows), q, k, v)
             return out, pull(cotangent)
 
-        compiled = jax.jit(gradients, compiler_options=compiler_options(mesh, "float32"))
+        compiled = jax.jit(gradients, compiler_options=training_options(mesh, "float32"))
         return lambda: jax.block_until_ready(compiled(*arrays))
 
     return prepared

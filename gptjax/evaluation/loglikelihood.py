@@ -352,6 +352,7 @@ def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
 
 
 def _score(family: Family, mesh: Mesh, most: int, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`_score_rows`, compiled for the mesh's platform."""
     options = forward_options(mesh, family.config.dtype) or {}
     return _program(tuple(options.items()))(family, mesh, most, params, *inputs)
 

@@ -59,13 +59,13 @@ def divide_cpu() -> None:
     starts; afterwards it does nothing.
 
     Cores that share the products of one program wait for each other more often (experiments/evaluation). A number of
-    devices in XLA_FLAGS has priority.
+    devices in XLA_FLAGS or JAX_NUM_CPU_DEVICES has priority.
     """
-    count = min(len(available_cores()), MOST_CORES)
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    is_chosen = jax.config.jax_num_cpu_devices > 0  # type: ignore[attr-defined]  # JAX defines its settings at run time
+    if is_chosen or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
     with contextlib.suppress(RuntimeError):  # JAX has started
-        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))  # type: ignore[attr-defined]
+        jax.config.update("jax_num_cpu_devices", min(len(available_cores()), MOST_CORES))
 
 
 def pinned(tree: Any) -> Any:

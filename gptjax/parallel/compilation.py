@@ -16,7 +16,7 @@ from gptjax.parallel.mesh import platform_of
 OPTION = "xla_cpu_experimental_ynn_fusion_type"
 
 
-def compiler_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
+def training_options(mesh: Mesh | AbstractMesh, dtype: str) -> dict[str, str | bool] | None:
     """The options for a training step on the mesh's platform; None: the defaults.
 
     By default, XLA leaves element-wise operations outside of YNNPACK's products, with many copies. Here it merges them.

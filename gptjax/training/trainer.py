@@ -18,7 +18,7 @@ from gptjax.model import lora
 from gptjax.model.families import family_of, reading_family_of
 from gptjax.model.mixture_of_experts import ROUTER_BIAS
 from gptjax.model.parameters import abstract_params
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 from gptjax.parallel.context import check_context
 from gptjax.parallel.expert import check_expert_axis
 from gptjax.parallel.mesh import platform_of
@@ -134,7 +134,7 @@ class Trainer:
     def compile_train_step(self, batch: Any) -> jax.stages.Compiled:
         """(state, batch, **companions) → (state, metrics) for batches shaped and sharded like `batch`; the old state is
         donated."""
-        return self.lower_train_step(batch).compile(compiler_options(self.mesh, self.config.model.dtype))
+        return self.lower_train_step(batch).compile(training_options(self.mesh, self.config.model.dtype))
 
     def lower_train_step(self, batch: Any) -> jax.stages.Lowered:
         """The program of `compile_train_step` before compilation."""

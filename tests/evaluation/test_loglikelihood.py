@@ -23,8 +23,6 @@ from gptjax.settings import MeshSettings
 
 FORWARD = jax.jit(lambda config, params, tokens: Decoder(config).apply({"params": params}, tokens), static_argnums=0)
 
-SCORE = loglikelihood._score
-
 
 class WithoutBranches(DecoderFamily):
     branches = False
@@ -108,6 +106,29 @@ def test_the_cores_of_a_cpu_share_the_parameters_memory(model):
         assert len(x.addressable_shards) == 2
 
 
+@pytest.mark.parametrize(
+    "fields", [dict(), dict(num_kv_heads=2, window=5, window_pattern="SL")], ids=["plain", "grouped and window"]
+)
+def test_heads_together_and_in_turn_give_the_same_scores(fields, monkeypatch):
+    """Together is for accelerators; the other tests of this file have them in turn, as a CPU does."""
+    params, config = make_model(**fields)
+    requests, chosen = drawn(5, 20), []
+    in_turn = answers(family_of(config.model), params, requests)
+
+    def accelerator(*inputs, cpu, default):
+        chosen.append(cpu.__name__)
+        return default(*inputs)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", accelerator)
+    loglikelihood._program.cache_clear()
+    jax.clear_caches()
+    together = answers(family_of(config.model), params, requests)
+    jax.clear_caches()
+    assert "in_turn" in chosen
+    np.testing.assert_allclose([x.nats for x in together], [x.nats for x in in_turn], atol=1e-4)
+    assert [x.hits for x in together] == [x.hits for x in in_turn]
+
+
 def test_the_program_is_compiled_for_reading(model, monkeypatch):
     params, config = model
     program, options = loglikelihood._program, []
@@ -127,11 +148,8 @@ def test_devices_that_share_a_model_have_parts_of_it_and_of_the_work(sent, monke
     for together in (1, 2):
         scorer = make_scorer(family, params, together, together)
         list(scorer.score(requests))
-        program = (
-            loglikelihood._program()
-            .lower(scorer.family, scorer.mesh, scorer.vocabulary, scorer.params, *sent.pop())
-            .compile()
-        )
+        model = scorer.family, scorer.mesh, scorer.vocabulary, scorer.params
+        program = loglikelihood._program().lower(*model, *sent.pop()).compile()
         products[together] = work_of(program)["products"]
     assert products[2] == pytest.approx(products[1] / 2, rel=0.01)
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(scorer.params))

@@ -6,7 +6,7 @@ import pytest
 
 from gptjax.forecast.product_buffers import SIDE, product_buffers
 from gptjax.forecast.program import parse_program
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 
 M, K, N = 64, 96, 1024
 
@@ -14,7 +14,7 @@ M, K, N = 64, 96, 1024
 def taken(function, *shapes):
     """What is counted for a program as XLA compiles it here, with the options of training."""
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    options = compiler_options(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), "float32")
+    options = training_options(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), "float32")
     return product_buffers(parse_program(jax.jit(function).lower(*arrays).compile(options).as_text()))
 
 

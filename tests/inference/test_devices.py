@@ -81,11 +81,16 @@ print(jax.device_count())
 
 
 @pytest.mark.parametrize(
-    "most, flags, count",
-    [(8, "", 3), (2, "", 2), (8, "--xla_force_host_platform_device_count=4", 4)],
+    "most, chosen, count",
+    [
+        (8, {}, 3),
+        (2, {}, 2),
+        (8, {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}, 4),
+        (8, {"JAX_NUM_CPU_DEVICES": "1"}, 1),
+    ],
 )
-def test_the_cores_of_a_cpu_become_devices(most, flags, count):
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+def test_the_cores_of_a_cpu_become_devices_unless_the_user_chose_a_number(most, chosen, count):
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"} | chosen
     command = [sys.executable, "-c", COUNTED.format(most=most)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == [str(count)] * 2

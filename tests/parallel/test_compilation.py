@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh
 
-from gptjax.parallel.compilation import compiler_options, forward_options
+from gptjax.parallel.compilation import forward_options, training_options
 from gptjax.parallel.mesh import make_mesh
 from gptjax.settings import MeshSettings
 
 
-@pytest.mark.parametrize("options", [compiler_options, forward_options])
+@pytest.mark.parametrize("options", [training_options, forward_options])
 def test_a_cpu_gets_options_unless_the_user_sets_them(options, monkeypatch):
     mesh = make_mesh(MeshSettings(data=1), jax.devices()[:1])
     (option,) = options(mesh, "float32")
@@ -24,7 +24,7 @@ def test_every_supported_version_of_jax_has_the_options():
     """Training merges what follows a product with it; in a program that only reads, products are alone."""
     mesh = make_mesh(MeshSettings(data=1), jax.devices()[:1])
     merged = {}
-    for options in (compiler_options, forward_options):
+    for options in (training_options, forward_options):
         program = jax.jit(lambda a, b: jnp.exp(a @ b)).lower(*(jnp.ones((256, 256)),) * 2)
         merged[options] = "ynn_fusion" in program.compile(options(mesh, "float32")).as_text()
-    assert merged == {compiler_options: True, forward_options: False}
+    assert merged == {training_options: True, forward_options: False}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gptjax.data.facts import DataFacts
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 from gptjax.parallel.distributed import local_rows, put_batch
 from gptjax.planning import plan
 from gptjax.training.metrics import MONITOR_STEPS
@@ -286,7 +286,7 @@ def test_the_machine_code_that_users_get_takes_the_same_steps(tiny_config, monke
         of_users |= dict(xla_cpu_use_fusion_emitters=True)
     expected = one_device_run(config)
     monkeypatch.setattr(
-        "gptjax.training.trainer.compiler_options", lambda *of: (compiler_options(*of) or {}) | of_users
+        "gptjax.training.trainer.training_options", lambda *of: (training_options(*of) or {}) | of_users
     )
     monkeypatch.setitem(globals(), "compiled_step", compiled_step.__wrapped__)
     assert_same(expected, run(config))

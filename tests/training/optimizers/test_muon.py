@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 
 from gptjax.forecast.program import parse_program
 from gptjax.model.parameters import Parameter
-from gptjax.parallel.compilation import compiler_options
+from gptjax.parallel.compilation import training_options
 from gptjax.parallel.mesh import AXES, make_mesh
 from gptjax.parallel.sharding import spec_of
 from gptjax.training.optimizers import muon
@@ -135,7 +135,7 @@ def test_squares_are_summed_within_a_device(mesh_shape):
 
 def test_on_processors_each_product_is_a_kernel_of_its_own():
     """YNNPACK would merge the products of square matrices, and compute some of them many times."""
-    options = compiler_options(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), "float32")
+    options = training_options(jax.make_mesh((1,), ("data",), devices=jax.devices()[:1]), "float32")
     compiled = orthogonalize.lower(jax.ShapeDtypeStruct((2, 64, 64), jnp.float32)).compile(options)
     operations = parse_program(compiled.as_text()).computations.values()
     products = [sum(each.kind == "dot" for each in inside) for inside in operations]
