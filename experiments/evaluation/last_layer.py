@@ -55,15 +55,21 @@ def main() -> None:
         compared(f"{arguments.layers} x {arguments.width}, {name}", sides, arguments.turns)
 
 
-def scoring(family: DecoderFamily, params: dict) -> dict[str, Callable[[], np.ndarray]]:
-    """Rows of one context with four choices."""
+def choices(groups: int) -> list[Continued]:
+    """Four drawn continuations for each of some contexts, which take 30 % of their rows."""
     draw, context = np.random.default_rng(0), int(0.3 * ROW)
     requests = []
-    for _ in range(1024 // ROW):
+    for _ in range(groups):
         beginning = draw.integers(4, VOCABULARY, context).tolist()
         for _ in range(4):
             continuation = draw.integers(4, VOCABULARY, (ROW - context) // 4 + 1).tolist()
             requests.append(Continued([*beginning, *continuation], context))
+    return requests
+
+
+def scoring(family: DecoderFamily, params: dict) -> dict[str, Callable[[], np.ndarray]]:
+    """Rows of one context with four choices."""
+    requests = choices(1024 // ROW)
     scorer, as_needed = LogLikelihoods(family, params), loglikelihood.num_wanted
 
     def score(num_wanted: Callable[[int, int], int]) -> np.ndarray:
