@@ -119,6 +119,7 @@ def test_a_budget_becomes_a_config_that_train_takes_as_it_is(tmp_path):
         (("--hardware=8xH100", "--loss=1.5"), ("--loss=1.5", "1.817")),
         (("--hardware=A10", "--fit", "--sizes=configs/llama.py:70b"), ("--fit", "A10", "does not fit")),
         (("--hardware=A10", "--hours=1e-6", "--sizes=configs/llama.py:135m"), ("--hours=1e-06", "the least")),
+        (("--hardware=A10", "--hours=1", "--sizes=a,,b"), ("--sizes=a,,b", "empty")),
         (
             ("--hardware=A10", "--dollars=1e-6", "--price=2 USD", "--sizes=configs/llama.py:135m"),
             ("--dollars=1e-06", "the least that does is", "USD)"),

@@ -4,7 +4,8 @@
   python experiments/plan/measure.py show                         # prints the tables of README.md from it
 
 Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
-speed of the machine: it takes turns with the others, since the speed of a shared machine changes.
+speed of the machine: it takes turns with the others, since the speed of a shared machine changes. For the same reason
+readings of times are added to those in the file, and their medians count; delete the file to start anew.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +27,46 @@ from gptjax.forecast.step import Needs
 
 HERE = Path(__file__).parent
 FILE = HERE / "measured.jsonl"
-NUMBER = {"memory": "bytes", "time": "clock"}  # what one_run.py measures, and its first number
+NUMBER: dict[str, Callable[[dict[str, Any]], float]] = {  # what one_run.py measures, and its first number
+    "memory": lambda row: row["bytes"],
+    "time": lambda row: row["readings"][-1]["clock"],
+}
 CLOCKS = ("clock", "processor")
+READING = (*CLOCKS, "fastest", "steps", "peak", "loss")  # what differs between processes that time the same program
 MEMORY_GOAL, TIME_GOAL = 0.05, 0.15
 BUSY = 0.7  # if its processors worked for a step for a smaller share of the time, other programs had the rest
+TRIES = 3  # runs of one config, until other programs leave it the processors
 
 
 def measure(kinds: Sequence[str], names: Sequence[str]) -> None:
-    """Measures these configs, and keeps what is in the file of the others and of the other kind."""
+    """Measures these configs, and keeps what is in the file: all of the others, and earlier readings of times."""
     kept = {row["config"]: row for row in rows()} if FILE.exists() else {}
-    before = one_run(CALIBRATION, "time") if "time" in kinds else {}
+    before = timed(CALIBRATION) if "time" in kinds else {}
     for name in names:
         found = kept.setdefault(name, {})
-        for what in kinds:
-            if (what, name) == ("time", CALIBRATION):
-                found |= before
-                continue
-            found |= one_run(name, what)
-            if what == "time":
-                after = one_run(CALIBRATION, "time")
-                found["calibration"] = {of: (before[of] + after[of]) / 2 for of in CLOCKS}
+        if "memory" in kinds:
+            found |= one_run(name, "memory")
+        if "time" in kinds:
+            new = dict(before) if name == CALIBRATION else timed(name)
+            reading = {each: new.pop(each) for each in READING}
+            if name != CALIBRATION:
+                after = timed(CALIBRATION)
+                reading["calibration"] = {of: (before[of] + after[of]) / 2 for of in CLOCKS}
                 before = after
+            found |= new
+            found.setdefault("readings", []).append(reading)
         FILE.write_text("".join(json.dumps(row) + "\n" for row in kept.values()))
-        print(name, *(f"{what} {found[NUMBER[what]]:.4g}" for what in kinds), flush=True)
+        print(name, *(f"{what} {number(found):.4g}" for what, number in NUMBER.items() if what in kinds), flush=True)
+
+
+def timed(name: str) -> dict[str, Any]:
+    """One reading of a config's time, when no other program uses the processors."""
+    for _ in range(TRIES):
+        found = one_run(name, "time")
+        if found["processor"] >= BUSY * found["clock"]:
+            return found
+        print(f"{name}: other programs had {1 - found['processor'] / found['clock']:.0%} of the processors; again")
+    sys.exit(f"other programs have used the processors for {TRIES} runs: measure times on a quiet machine")
 
 
 def one_run(name: str, what: str) -> dict[str, Any]:
@@ -76,9 +94,8 @@ def predicted(row: dict[str, Any], peak: float) -> Cases:
     return step_time(Needs.from_json(row["needs"]), here, peak).step
 
 
-def is_busy(row: dict[str, Any]) -> bool:
-    """Whether other programs had much of the processors while a config was timed."""
-    return row["processor"] < BUSY * row["clock"]
+def median(row: dict[str, Any], of: str) -> float:
+    return statistics.median(reading[of] for reading in row["readings"])
 
 
 def head(*columns: str) -> None:
@@ -103,35 +120,32 @@ def show_memory(found: list[dict[str, Any]]) -> None:
 
 
 def show_times(found: list[dict[str, Any]]) -> None:
-    peak = max(row["peak"] for row in found)
-    known = next(row for row in found if row["config"] == CALIBRATION)
-    print(f"fastest product: {peak / 1e9:.0f} GFLOP/s\n")
+    peak = statistics.median(median(row, "peak") for row in found)
+    likely = {row["config"]: predicted(row, peak).likely for row in found}
+    print(f"fastest product of a process: {peak / 1e9:.0f} GFLOP/s (median)\n")
     head(
         *("config", "clock, ms", "processors, ms", "predicted, ms (slow to fast)", "predicted / clock"),
         *("calibrated / clock", "calibrated / processors", "calibrated by the others / clock"),
     )
     near: dict[str, list[bool]] = {of: [] for of in (*CLOCKS, "others")}
     for row in found:
-        seconds, busy = predicted(row, peak), is_busy(row)
-        ratios = []
+        seconds, ratios = predicted(row, peak), []
         for of in CLOCKS:
-            if row is known or (busy and of == "clock"):
+            if row["config"] == CALIBRATION:
                 ratios.append("")
                 continue
-            scale = row["calibration"][of] / predicted(known, peak).likely
-            ratio = scale * seconds.likely / row[of]
-            ratios.append(f"{ratio:.2f}")
+            relative = statistics.median(each["calibration"][of] / each[of] for each in row["readings"])
+            ratios.append(f"{(ratio := relative * seconds.likely / likely[CALIBRATION]):.2f}")
             near[of].append(abs(ratio - 1) <= TIME_GOAL)
-        by = "processor" if busy else "clock"
-        comparable = [each for each in found if each is not row and not (by == "clock" and is_busy(each))]
-        others = [each[by] / predicted(each, peak).likely for each in comparable]
-        ratios.append(f"{(ratio := statistics.median(others) * seconds.likely / row[by]):.2f}{'*' * busy}")
+        others = [median(each, "clock") / likely[each["config"]] for each in found if each is not row]
+        ratios.append(f"{(ratio := statistics.median(others) * seconds.likely / median(row, 'clock')):.2f}")
         near["others"].append(abs(ratio - 1) <= TIME_GOAL)
-        clock, of_clock = ("", "") if busy else (f"{1e3 * row['clock']:,.0f}", f"{seconds.likely / row['clock']:.2f}")
+        clocks = [1e3 * reading["clock"] for reading in row["readings"]]
         print(
-            f"| {row['config']} | {clock} | {1e3 * row['processor']:,.0f} | "
+            f"| {row['config']} | {statistics.median(clocks):,.0f} ({min(clocks):,.0f} to {max(clocks):,.0f}) | "
+            f"{1e3 * median(row, 'processor'):,.0f} | "
             f"{1e3 * seconds.likely:,.0f} ({1e3 * seconds.slow:,.0f} to {1e3 * seconds.fast:,.0f}) | "
-            f"{of_clock} | {' | '.join(ratios)} |"
+            f"{seconds.likely / median(row, 'clock'):.2f} | {' | '.join(ratios)} |"
         )
     print(f"\nwithin {TIME_GOAL:.0%} after calibration: {', '.join(_scores(near))}")
 
@@ -148,6 +162,7 @@ if __name__ == "__main__":
     if given != ["show"]:
         kinds, names = ([each for each in given if each in known] for known in (NUMBER, CONFIGS))
         measure(kinds or list(NUMBER), names or list(CONFIGS))
-    show_memory(rows())
-    print()
-    show_times(rows())
+    for show, first in ((show_memory, "bytes"), (show_times, "readings")):
+        if all(first in row for row in rows()):
+            show(rows())
+            print()

@@ -21,7 +21,7 @@ _OWN = Path(__file__).parents[2] / DIAL  # in a checkout of this code
 DEPTHS = (*range(1, 17), *range(18, 33, 2), *range(36, 65, 4))
 COUNTS = tuple(2**power for power in range(11))
 BYTES_PER_TOKEN = 4.4  # of English text with a vocabulary of about 32,768 tokens, for text that is not tokenized yet
-_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT])?B\s*")
+_BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])?B\s*", re.IGNORECASE)
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -33,11 +33,13 @@ def sizes(
     facts: returns the facts about a config's data. fields: fields to set in each config.
 
     Raises:
-      ConfigError: a config cannot be loaded.
+      ConfigError: a config cannot be loaded, or a name is empty.
     """
     dial = Path(DIAL) if Path(DIAL).is_file() else _OWN
     if not names and not dial.is_file():
         raise ConfigError(f"there is no {DIAL} to choose sizes from: name configs with --sizes, or one with --config")
+    if not all(names):
+        raise ConfigError(f"--sizes={','.join(names)}: a name between commas is empty")
     files = {name: name for name in names} or {f"{DIAL}:{depth}": f"{dial}:{depth}" for depth in DEPTHS}
     found = []
     for name, file in files.items():

@@ -8,8 +8,8 @@ and a utilization is meaningful only with the name of its convention:
     causal   the same with the keys that a query actually sees: T / 2 on average, so 6 · N_heads · H · T
 
 Under adapters (model/lora.py), most parameters are frozen: their products take 4 N. So do those that `optimizer.rules`
-freezes; where everything below is frozen, too, no gradient flows, and they take 2 N, and attention a third
-(training/optimizers/trained.py, planning/run_plan.py).
+freezes. Where everything below is frozen, too, no gradient flows on: frozen products take 2 N, adapters 4 N, and the
+attention of layers below all that is trained a third (training/optimizers/trained.py, planning/run_plan.py).
 
 With a sliding window of W < T keys the averages are W and W (1 - W / 2T). N leaves out the input embedding and learned
 positions (they are looked up, not multiplied) and counts the head, tied or not.

@@ -125,10 +125,9 @@ class Plan:
     def flop_formulas(self) -> Mapping[str, str]:
         """How the FLOPs are counted, by convention."""
         less = self._untrained
-        frozen = " - 2·N_frozen" * bool(
-            less.frozen or self.parameters.frozen
-        ) + " - 2·N_below - 2/3 of attention below" * bool(less.below)
-        return {name: text + frozen for name, text in family_of(self.config.model).flop_formulas.items()}
+        saved = " - 2·N_frozen" * bool(less.frozen or self.parameters.frozen) + " - 2·N_below" * bool(less.below)
+        saved += " - 2/3 of attention below" * bool(less.layers_below)
+        return {name: text + saved for name, text in family_of(self.config.model).flop_formulas.items()}
 
     @functools.cached_property
     def peak(self) -> Peak:

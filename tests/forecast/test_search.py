@@ -211,7 +211,7 @@ def test_the_written_config_is_the_one_that_was_chosen(family, tmp_path):
 
 
 def test_text_is_a_size_or_files(tmp_path):
-    assert text_tokens("2GB") == pytest.approx(1000 * text_tokens("2 MB"))
+    assert text_tokens("2GB") == text_tokens("2gb") == pytest.approx(1000 * text_tokens("2 MB"))
     (tmp_path / "a.txt").write_bytes(b"a" * 4400)
     assert text_tokens(str(tmp_path)) == text_tokens(str(tmp_path / "a.txt")) == pytest.approx(1000)
     for text in ("nothing here", "0GB"):

@@ -246,16 +246,16 @@ def test_a_base_in_fewer_bits_is_kept_so_and_computes_almost_the_same(config_of)
 def test_counts_and_flops_know_what_is_frozen(config_of):
     plain, config = config_of(), config_of(model__lora_rank=2, model__lora_target=".*/(query|down)")
     made, before = planned(config, 1), planned(plain, 1)
-    D, N, H, F, layers = 16, 4, 4, config.model.feedforward_width, 2
+    D, N, K, H, F, layers = 16, 4, config.model.num_kv_heads, 4, config.model.feedforward_width, 2
     added = layers * 2 * ((D + N * H) + (F + D))
+    first = D * (N + 2 * K) * H + D * 2  # read nothing trained: the first queries, keys and values, and an adapter's A
     assert made.parameters.total == before.parameters.total + added
-    assert made.flops_per_token["causal"] == before.flops_per_token["causal"] * 1.0 + 6 * added - 2 * (
-        made.parameters.frozen
-    )
+    flops = before.flops_per_token["causal"] + 6 * added - 2 * made.parameters.frozen - 2 * first
+    assert made.flops_per_token["causal"] == flops
     assert made.parameters.frozen == sum(
         p.size for p in jax.tree.leaves(before.trainer.declared) if p.kind == "matrix" or p.tied
     )
-    assert "N_frozen" in made.flop_formulas["causal"] and "N_frozen" not in before.flop_formulas["causal"]
+    assert made.flop_formulas["causal"] == before.flop_formulas["causal"] + " - 2·N_frozen - 2·N_below"
     assert count_parameters(before.trainer.declared).frozen == 0
 
 

@@ -67,11 +67,13 @@ def stop_at_frozen_layers(config: Settings, declared: Any, treatments: Mapping[s
 
 
 class Untrained(NamedTuple):
-    """Parameters that a token is multiplied with, for which a step computes less because rules freeze them.
+    """Parameters that a token is multiplied with, for which a step computes less because they are frozen, or because
+    all that they read is.
 
     Attributes:
-      frozen: those without a gradient, each of which saves 2 FLOPs per token.
-      below: those below every trained parameter. No gradient flows through them either, so each saves another 2.
+      frozen: those that rules freeze. They have no gradient, so each saves 2 FLOPs per token.
+      below: those that read nothing trained. No gradient flows through them, so each saves another 2. These are all in
+        layers below the first trained one; and this layer's queries, keys and values, if its norm is frozen.
       layers_below: the share of the layers that are below.
     """
 
@@ -100,6 +102,7 @@ def untrained(declared: Any, treatments: Mapping[str, Treatment]) -> Untrained:
     """The parameters for which the backward pass computes less, or nothing."""
     frozen = below = 0
     layers_below = _layers_below(declared, treatments)
+    first = _reads_untrained(declared, treatments, layers_below)
     sizes: dict[tuple[str, ...], int] = {}
     for path, parameter in flatten_dict(declared).items():
         trained = _trained_layers(treatments["/".join(path)], parameter)
@@ -111,7 +114,8 @@ def untrained(declared: Any, treatments: Mapping[str, Treatment]) -> Untrained:
             frozen += parameter.active_size * trained.count(False) // len(trained)
         if count:
             sizes[stack] = count
-            below += parameter.active_size * is_multiplied // count * layers_below.get(stack, 0)
+            layers = layers_below.get(stack, 0) + _is_first_read(path, stack, first)
+            below += parameter.active_size * is_multiplied // count * layers
     return Untrained(frozen, below, sum(layers_below.values()) / max(sum(sizes.values()), 1))
 
 
@@ -131,9 +135,14 @@ def backward_of(declared: Any, treatments: Mapping[str, Treatment], stops: bool)
             own = count if own else 0
         else:
             through -= layers_below.get(stack, 0)
-            through -= bool(stack == first and FIRST_OF_LAYER.fullmatch("/".join(path[len(stack) :])))
+            through -= _is_first_read(path, stack, first)
         found[name] = Backward(own / count, max(through, 0) / count)
     return found
+
+
+def _is_first_read(path: tuple[str, ...], stack: tuple[str, ...], first: tuple[str, ...]) -> bool:
+    """Whether one layer of this parameter reads what is not trained. first: from `_reads_untrained`."""
+    return bool(stack) and stack == first and bool(FIRST_OF_LAYER.fullmatch("/".join(path[len(stack) :])))
 
 
 def _reads_untrained(
