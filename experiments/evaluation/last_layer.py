@@ -45,14 +45,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--turns", type=int, default=13)
     arguments = parser.parse_args()
+    family, params = drawn_model(arguments.layers, arguments.width)
+    for name, sides in (("choices", scoring(family, params)), ("prompts", reading(family.config, params))):
+        compared(f"{arguments.layers} x {arguments.width}, {name}", sides, arguments.turns)
+
+
+def drawn_model(layers: int, width: int) -> tuple[DecoderFamily, dict]:
+    """A decoder in float32 with drawn parameters."""
     section = configs.default().model
-    section.update(dict(num_layers=arguments.layers, width=arguments.width, num_heads=arguments.width // 64))
+    section.update(dict(num_layers=layers, width=width, num_heads=width // 64))
     section.update(dict(max_positions=1024, dtype="float32", tied_embeddings=False))
     config = resolve_model(section, platform="cpu", vocab_size=VOCABULARY, sequence_length=1024)
     family = DecoderFamily(config)
-    params = decoding_params(family, family.init_params(jax.random.key(0)), "float32")
-    for name, sides in (("choices", scoring(family, params)), ("prompts", reading(config, params))):
-        compared(f"{arguments.layers} x {arguments.width}, {name}", sides, arguments.turns)
+    return family, decoding_params(family, family.init_params(jax.random.key(0)), "float32")
 
 
 def choices(groups: int) -> list[Continued]:

@@ -19,15 +19,12 @@ from unittest import mock
 
 import jax
 import numpy as np
-from last_layer import VOCABULARY, choices
+from last_layer import choices, drawn_model
 
-from gptjax import config as configs
 from gptjax.evaluation import loglikelihood
 from gptjax.evaluation.loglikelihood import LogLikelihoods, mesh_of
-from gptjax.inference.decode import decoding_params
 from gptjax.inference.devices import divide_cpu
 from gptjax.model.decoder_family import DecoderFamily
-from gptjax.model.resolve import resolve_model
 
 GROUPS = 48  # contexts with their choices, three to a batch of one device
 
@@ -44,12 +41,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     arguments = parser.parse_args()
     divide_cpu()
-    section = configs.default().model
-    section.update(dict(num_layers=arguments.layers, width=arguments.width, num_heads=arguments.width // 64))
-    section.update(dict(max_positions=1024, dtype="float32", tied_embeddings=False))
-    config = resolve_model(section, platform="cpu", vocab_size=VOCABULARY, sequence_length=1024)
-    family = DecoderFamily(config)
-    params = decoding_params(family, family.init_params(jax.random.key(0)), "float32")
+    family, params = drawn_model(arguments.layers, arguments.width)
     requests = choices(GROUPS)
     every = LogLikelihoods(family, params)
 
@@ -61,7 +53,7 @@ def main() -> None:
             return scored(every)
 
     one = LogLikelihoods(family, params, mesh_of(jax.local_devices()[:1]))
-    together = LogLikelihoods(Together(config), params)
+    together = LogLikelihoods(Together(family.config), params)
     with mock.patch.object(jax.lax, "platform_dependent", lambda *inputs, cpu, default: default(*inputs)):
         scored(together)  # its program is traced here
     sides = {

@@ -7,6 +7,7 @@ import functools
 
 from ml_collections import ConfigDict
 
+from gptjax.config import ConfigError
 from gptjax.data.dataset import Dataset, open_dataset
 from gptjax.settings import DataSettings, freeze_section
 
@@ -48,3 +49,19 @@ def read_facts(config_data: ConfigDict | DataSettings, windows: str = "") -> Dat
 @functools.cache  # cached, since most runs of a sweep read the same data
 def _read_once(config_data: DataSettings, windows: str) -> DataFacts:
     return facts_of(open_dataset(config_data, "train", seed=0, batch_size=1, windows=windows))
+
+
+def read_validation_windows(config_data: ConfigDict | DataSettings, windows: str = "") -> int | None:
+    """The number of rows of the validation split of `data.path`; None if it is not here. Nothing is hashed.
+
+    windows: as `open_dataset` takes it.
+    """
+    try:
+        return _count_once(dataclasses.replace(freeze_section(DataSettings, config_data), verify=False), windows)
+    except ConfigError:  # a run that needs the split says what is wrong
+        return None
+
+
+@functools.cache
+def _count_once(config_data: DataSettings, windows: str) -> int:
+    return open_dataset(config_data, "validation", seed=0, batch_size=1, windows=windows).num_windows

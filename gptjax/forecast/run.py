@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from gptjax.data.facts import read_validation_windows
 from gptjax.forecast.devices import Place, kind_of
 from gptjax.forecast.duration import Cases, StepTime, step_time
 from gptjax.forecast.memory import Memory
@@ -225,7 +226,8 @@ def _speed(plan: Plan, step: StepTime, peak: float) -> Speed:
 def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) -> RunTime:
     training = Cases(*(plan.total_steps * seconds for seconds in step.step))
     per_token = [seconds * FORWARD / plan.tokens_per_step for seconds in step.step]
-    evaluated = _times(plan, "evaluation.every") * plan.config.evaluation.tokens
+    times = _times(plan, "evaluation.every")
+    evaluated = times * _tokens_of_evaluation(plan) if times else 0
     evaluation = Cases(*(evaluated * seconds for seconds in per_token))
     hardware = place.hardware
     copies = _nodes(place) if hardware.platform == "cpu" else place.count
@@ -233,6 +235,13 @@ def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) 
     checkpoints = Cases(2 * stall, stall, stall / 2)
     total = Cases(*(sum(parts) for parts in zip(training, evaluation, checkpoints)))
     return RunTime(training, evaluation, checkpoints, total)
+
+
+def _tokens_of_evaluation(plan: Plan) -> float:
+    """The tokens that one evaluation reads: those of the config, or all of the validation set if it has fewer."""
+    windows = read_validation_windows(plan.config.data, plan.trainer.objective.windows)
+    at_hand = math.inf if windows is None else windows * plan.config.data.sequence_length
+    return min(plan.config.evaluation.tokens, at_hand)
 
 
 def _times(plan: Plan, field: str) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from abstract_runs import planned
 from matplotlib.figure import Figure
+from prepared_folders import write_prepared
 
 from gptjax.config import default
 from gptjax.data.facts import DataFacts
@@ -109,6 +110,21 @@ def test_price_and_energy_are_of_all_devices_for_the_whole_run():
         forecast.time.training.likely + forecast.time.evaluation.likely + copied
     )
     assert forecast_of(place=described_place("v5p", 8))[1].energy_kwh is None  # no figure is published
+
+
+@pytest.mark.parametrize("windows", ["contiguous", "packed"])
+def test_an_evaluation_reads_no_more_than_the_validation_set(tmp_path, windows):
+    document = [*range(7), 256]
+    folder = write_prepared(tmp_path / "data", train=[document] * 9, validation=[document] * 4)
+    fields = {"model__vocab_size": 0, "data__sequence_length": 8, "data__windows": windows, "evaluation__every": "50%"}
+
+    def seconds(tokens, path):
+        fields_of_one = fields | {"data__path": str(path), "evaluation__tokens": tokens}
+        return forecast_of(DataFacts(265), **fields_of_one)[1].time.evaluation.likely
+
+    all_tokens, whole = 4 * 8, seconds(1024, folder)
+    assert whole == pytest.approx(seconds(1024, tmp_path / "not here") * all_tokens / 1024)
+    assert seconds(16, folder) == pytest.approx(whole * 16 / all_tokens)
 
 
 def test_a_step_fits_into_what_jax_can_be_given(monkeypatch):
