@@ -122,7 +122,9 @@ def show_memory(found: list[dict[str, Any]]) -> None:
 def show_times(found: list[dict[str, Any]]) -> None:
     peak = statistics.median(median(row, "peak") for row in found)
     likely = {row["config"]: predicted(row, peak).likely for row in found}
-    print(f"fastest product of a process: {peak / 1e9:.0f} GFLOP/s (median)\n")
+    peaks = [reading["peak"] / 1e9 for row in found for reading in row["readings"]]
+    print(f"fastest product of a process: {peak / 1e9:.0f} GFLOP/s ({min(peaks):.0f} to {max(peaks):.0f})\n")
+    by_others = calibrated_by_others({row["config"]: median(row, "clock") for row in found}, likely)
     head(
         *("config", "clock, ms", "processors, ms", "predicted, ms (slow to fast)", "predicted / clock"),
         *("calibrated / clock", "calibrated / processors", "calibrated by the others / clock"),
@@ -137,8 +139,7 @@ def show_times(found: list[dict[str, Any]]) -> None:
             relative = statistics.median(each["calibration"][of] / each[of] for each in row["readings"])
             ratios.append(f"{(ratio := relative * seconds.likely / likely[CALIBRATION]):.2f}")
             near[of].append(abs(ratio - 1) <= TIME_GOAL)
-        others = [median(each, "clock") / likely[each["config"]] for each in found if each is not row]
-        ratios.append(f"{(ratio := statistics.median(others) * seconds.likely / median(row, 'clock')):.2f}")
+        ratios.append(f"{(ratio := by_others[row['config']]):.2f}")
         near["others"].append(abs(ratio - 1) <= TIME_GOAL)
         clocks = [1e3 * reading["clock"] for reading in row["readings"]]
         print(
@@ -148,6 +149,18 @@ def show_times(found: list[dict[str, Any]]) -> None:
             f"{seconds.likely / median(row, 'clock'):.2f} | {' | '.join(ratios)} |"
         )
     print(f"\nwithin {TIME_GOAL:.0%} after calibration: {', '.join(_scores(near))}")
+    for number in range(min(len(row["readings"]) for row in found)):
+        alone = calibrated_by_others({row["config"]: row["readings"][number]["clock"] for row in found}, likely)
+        count = sum(abs(ratio - 1) <= TIME_GOAL for ratio in alone.values())
+        print(f"reading {number + 1} alone: {count} of {len(found)} by the others")
+
+
+def calibrated_by_others(clock: dict[str, float], likely: dict[str, float]) -> dict[str, float]:
+    """For each config, its predicted time times the median of measured / predicted of all others, divided by its own
+    measured time."""
+    slower = {name: seconds / likely[name] for name, seconds in clock.items()}
+    others = {name: [each for other, each in slower.items() if other != name] for name in slower}
+    return {name: statistics.median(others[name]) / slower[name] for name in slower}
 
 
 def _scores(near: dict[str, list[bool]]) -> Iterator[str]:
