@@ -3,9 +3,10 @@
 python experiments/evaluation/measure.py --data=FOLDER_WITH_hellaswag --tokenizer=FOLDER_OR_FILE [--models=6x384,12x768]
 
 The sides take turns in one process, for one model after the other: all choices by `LogLikelihoods`, one forward pass
-per choice, and lm_eval's `HFLM` around a transformers Llama in batches of several sizes. All get the same tokens, so
-tokenization is not timed; a first turn compiles and is not counted. For each model it also prints how many choices per
-second the matrix products alone would allow. Needs PyTorch, transformers and lm_eval besides gptjax.
+per choice, and lm_eval's `HFLM` around a transformers Llama in batches of several sizes. gptjax takes its turn before
+and after each part of another side, since the speed of a machine changes within an hour. All get the same tokens, so
+tokenization is not timed; programs are compiled before anything is timed. For each model it also prints how many
+choices per second the matrix products alone would allow. Needs PyTorch, transformers and lm_eval besides gptjax.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -42,6 +43,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from transformers_families import state_of
 
 CONTEXT = 1024
+SHAPE = 32  # a single choice is padded to a multiple of so many tokens, since each length is a program to compile
+Side = Callable[[Sequence[Continued]], list[float]]
 
 
 def main() -> None:
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--task", default="hellaswag")
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--parts", type=int, default=1, help="parts in which the other sides take each of their turns")
     parser.add_argument("--models", default="6x384", help="layers x width of each model")
     parser.add_argument("--batches", default="1,8", help="lm_eval's batch sizes, in choices; empty: without it")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.csv"))
@@ -73,8 +77,8 @@ def main() -> None:
         parameters = f"{count_parameters(family.declarations).total / 1e6:.1f} M"
         print_limit(family, requests)
         batches = [int(batch) for batch in arguments.batches.split(",") if batch]
-        sides = sides_of(family, params, theirs, requests, batches)
-        for measured in compared(sides, arguments.turns, len(requests)):
+        sides = sides_of(family, params, theirs, batches)
+        for measured in compared(sides, requests, arguments.turns, arguments.parts):
             about = dict(task=arguments.task, items=len(task.items), model=shape, parameters=parameters)
             rows.append(about | dict(vocabulary=tokenizer.vocab_size) | measured)
             print(rows[-1])
@@ -90,13 +94,11 @@ def main() -> None:
         writer.writerows(rows)
 
 
-def sides_of(
-    family: Family, params: dict, theirs: torch.nn.Module, requests: list[Continued], batches: list[int]
-) -> dict[str, Callable[[], list[float]]]:
-    """By name, what computes the log-likelihoods of the requests, in their order."""
+def sides_of(family: Family, params: dict, theirs: torch.nn.Module, batches: list[int]) -> dict[str, Side]:
+    """By name, what computes the log-likelihoods of requests, in their order."""
     scorer = LogLikelihoods(family, decoding_params(family, params, "float32"))
 
-    def together() -> list[float]:
+    def together(requests: Sequence[Continued]) -> list[float]:
         return [score.nats for _, score in sorted(scorer.score(requests), key=lambda each: each[0])]
 
     @jax.jit
@@ -104,25 +106,34 @@ def sides_of(
         logits = family.module().apply({"params": params}, tokens[None])[0]
         return jax.numpy.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=-1)[:, 0]
 
-    def one_at_a_time() -> list[float]:
+    def one_at_a_time(requests: Sequence[Continued]) -> list[float]:
         found = []
         for request in requests:
             length = len(request.tokens) - 1
-            tokens = np.zeros(-(-length // 32) * 32 + 1, np.int32)  # few shapes, since each one is compiled
+            tokens = np.zeros(padded(request) + 1, np.int32)
             tokens[: length + 1] = request.tokens
             nats = np.asarray(forward(params, tokens[:-1], tokens[1:]))
             found.append(float(nats[request.first - 1 : length].sum(dtype=np.float64)))
         return found
 
-    def of_lm_eval(batch: int) -> Callable[[], list[float]]:
+    def of_lm_eval(batch: int) -> Side:
         blank = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, "x")))
         model = HFLM(theirs, tokenizer=blank, batch_size=batch, max_length=CONTEXT, device="cpu")
-        pairs = [(("", ""), [*each.tokens[: each.first]], [*each.tokens[each.first :]]) for each in requests]
-        return lambda: [nats for nats, _ in model._loglikelihood_tokens(pairs, disable_tqdm=True)]
 
-    sides = {"gptjax": together, "one choice at a time": one_at_a_time}
+        def score(requests: Sequence[Continued]) -> list[float]:
+            pairs = [(("", ""), [*each.tokens[: each.first]], [*each.tokens[each.first :]]) for each in requests]
+            return [nats for nats, _ in model._loglikelihood_tokens(pairs, disable_tqdm=True)]
+
+        return score
+
+    sides: dict[str, Side] = {"gptjax": together, "one choice at a time": one_at_a_time}
     sides |= {f"lm_eval hf, batch {batch}": of_lm_eval(batch) for batch in batches}
     return sides
+
+
+def padded(request: Continued) -> int:
+    """The tokens that one forward pass reads for the request."""
+    return -(-(len(request.tokens) - 1) // SHAPE) * SHAPE
 
 
 def print_limit(family: Family, requests: list[Continued]) -> None:
@@ -153,27 +164,45 @@ def print_limit(family: Family, requests: list[Continued]) -> None:
     )
 
 
-def compared(sides: dict[str, Callable[[], list[float]]], turns: int, choices: int) -> list[dict]:
+def compared(sides: dict[str, Side], requests: Sequence[Continued], turns: int, parts: int) -> list[dict]:
     """A row per side: its choices per second, its processor seconds, and its log-likelihoods beside those of the first
     side."""
+    ours, *others = sides
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     used: dict[str, list[float]] = {name: [] for name in sides}
     nats = {}
-    for turn in range(turns + 1):
-        for name, run in sides.items():
+
+    def take_turn(name: str, parts: int) -> None:
+        """Scores all requests; gptjax takes a turn after each part of them, except the last."""
+        seconds[name].append(0.0)
+        used[name].append(0.0)
+        found: list[float] = []
+        step = -(-len(requests) // parts)
+        for start in range(0, len(requests), step):
+            if start:
+                take_turn(ours, 1)
             began, before = time.perf_counter(), time.process_time()
-            nats[name] = np.array(run())
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-                used[name].append(time.process_time() - before)
-    ours = next(iter(sides))
+            found += sides[name](requests[start : start + step])
+            seconds[name][-1] += time.perf_counter() - began
+            used[name][-1] += time.process_time() - before
+        nats[name] = np.array(found)
+        print(f"{name}: {len(requests) / seconds[name][-1]:.1f} choices per second", flush=True)
+
+    sides[ours](requests)  # compiles; a program of the other sides depends on the length of its request alone
+    for name in others:
+        sides[name](list({padded(request): request for request in requests}.values()))
+    for _ in range(turns):
+        for name in others:
+            take_turn(ours, 1)
+            take_turn(name, parts)
+    take_turn(ours, 1)
     return [
         dict(
             side=name,
-            choices_per_second=round(choices / statistics.median(each), 1),
-            slowest=round(choices / max(each), 1),
-            fastest=round(choices / min(each), 1),
-            processor_seconds_per_100_choices=round(100 * statistics.median(used[name]) / choices, 3),
+            choices_per_second=round(len(requests) / statistics.median(each), 1),
+            slowest=round(len(requests) / max(each), 1),
+            fastest=round(len(requests) / min(each), 1),
+            processor_seconds_per_100_choices=round(100 * statistics.median(used[name]) / len(requests), 3),
             gptjax_is_so_many_times_faster=round(statistics.median(each) / statistics.median(seconds[ours]), 2),
             largest_difference_in_nats=f"{np.abs(nats[name] - nats[ours]).max():.1e}",
         )
