@@ -9,7 +9,7 @@ SHARED := -n 2 --dist=loadfile --no-loadscope-reorder
 RUN ?= runs/demo
 DATA ?= data/stdlib
 ROAD ?= runs/road
-# Fast tests with much coverage: they compile little and start no runs, and leave out the step and the decoder.
+# A third of the tests: they compile little and start no runs, and leave out the model, the step and whole runs.
 QUICK := tests/config tests/settings tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
@@ -26,7 +26,7 @@ $(BIN)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@
 
-demo: $(BIN)/.ready ## prepare a corpus and tokenizer, train for three minutes, write samples and a plot
+demo: $(BIN)/.ready ## prepare a corpus and tokenizer, train a model, write samples and a plot; 3½ minutes on two cores
 	$(BIN)/python -m gptjax.prepare --input=python-stdlib --output=$(DATA) --tokenizer=bpe --vocab_size=2048
 	$(BIN)/python -m gptjax.train --config=configs/stdlib_tiny.py --config.data.path=$(DATA) --workdir=$(RUN)
 	$(BIN)/python -m gptjax.sample --workdir=$(RUN) --checkpoint=best --prompt='def ' --num_samples=2 --max_new_tokens=120 \
@@ -43,7 +43,7 @@ test: $(BIN)/.ready ## run all tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(SHARED)
 
-quick: $(BIN)/.ready ## most tests in under a minute, without those of the step, the decoder and whole runs
+quick: $(BIN)/.ready ## a third of the tests in about a minute, without those of the model, the step and whole runs
 	$(BIN)/python -m pytest $(SHARED) -m 'not slow and not exhaustive' $(QUICK)
 
 test-exhaustive: $(BIN)/.ready ## many more cases than `make test`, which has a few of each kind

@@ -9,7 +9,7 @@ exactly the run's function; if none does, the message says which options stand i
 name, it is read back and its logits are compared with the run's, and with those of transformers where that is
 installed. Adapters are merged.
 
-A GGUF file (pip install 'gptjax[gguf]') has the weights, the tokenizer and the chat template in one. It is written for
+A GGUF file (pip install -e '.[gguf]') has the weights, the tokenizer and the chat template in one. It is written for
 the families llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, olmo2, olmoe and gemma3, and compared with the run and,
 where llama-cpp-python is installed, with llama.cpp.
 """

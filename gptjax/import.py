@@ -9,7 +9,7 @@ are read: no pickles, and no code that the folder may hold. The result is a run 
 evaluate and export it, or train from it (training.init_from=runs/qwen3).
 
 Before the run gets its name, its logits are compared with those of transformers, where that is installed (pip install
-'gptjax[parity]'), and the loss of a plain English text is shown. What the folder has and gptjax does not use is listed.
+-e '.[parity]'), and the loss of a plain English text is shown. What the folder has and gptjax does not use is listed.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ first, each with the reason why it is not the best, and then what the best needs
   … --write=best.py                                      a config file of the best, for gptjax train --config=best.py
 
 The actual training step is compiled for the devices. NVIDIA GPUs need their compiler (pip install --no-deps
-jax-cuda12-plugin jax-cuda12-pjrt nvidia-cudnn-cu12, of JAX's version). Without it, and for TPUs, memory and time are
-estimated by formula, and the output says so. Times are calibrated on this user's earlier runs on such devices, which
-gptjax train records (in the file that GPTJAX_HISTORY names; '': none).
+jax-cuda12-plugin==V jax-cuda12-pjrt==V nvidia-cudnn-cu12, where V is the version of jax). Without it, and for TPUs,
+memory and time are estimated by formula, and the output says so. Times are calibrated on this user's earlier runs on
+such devices, which gptjax train records (in the file that GPTJAX_HISTORY names; '': none).
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ FIT = flags.DEFINE_bool("fit", False, "The largest size that fits; of a --config
 TEXT = flags.DEFINE_string(
     "text",
     None,
-    "The size for this much text, as 2GB, a file, or a folder (prepared or not); with another but --fit, what that "
-    "trains on this text.",
+    "The size for this much text, as 2GB, a file, or a folder (prepared or not). With --hours, --dollars or --loss: "
+    "the text that the model is trained on, repeated if it is too short.",
 )
 SIZES = flags.DEFINE_list("sizes", [], "Configs to choose from, as configs/gpt2.py:124m,configs/gpt2.py:350m.")
 WRITE = flags.DEFINE_string("write", None, "Write the config of the best into this file, for gptjax train.")

@@ -4,7 +4,7 @@
   … --samples=4 --max_new_tokens=120                    texts of the best checkpoint, written now, with seeds 0 to 3
   … --samples=3 --prompts_file=prompts.txt              the first three prompts of a file, each with seed 0
   … --price='2.50 USD' --watts=700 --carbon=350         cost, energy and carbon, as estimates from what you state
-  … --card=README.md --license=apache-2.0               also the model card of the Hugging Face hub
+  … --card=card.md --license=apache-2.0                 also the model card of the Hugging Face hub
   … --export=exports/mine                               with how to load what gptjax export wrote
   … --workdir=runs/a --workdir=runs/b                   a comparison: losses, differing settings, paired differences
 

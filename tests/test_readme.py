@@ -1,4 +1,4 @@
-"""README and guide are correct: the snippet runs as written, links work, and the table of folders is complete."""
+"""README and guide are correct: the snippet runs as written, links work, and the table of packages is complete."""
 
 import re
 import sys
@@ -18,9 +18,9 @@ README = ROOT / "README.md"
 pytestmark = pytest.mark.skipif(not README.exists(), reason="an installed package has no README")
 
 
-def rooms() -> list[str]:
-    """The names in the first column of the table of rooms."""
-    text = README.read_text(encoding="utf-8").partition("| room | what is in it |")[2].partition("\n\n")[0]
+def packages() -> list[str]:
+    """The names in the first column of the table of packages."""
+    text = README.read_text(encoding="utf-8").partition("| package | what is in it |")[2].partition("\n\n")[0]
     return [name for row in text.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
@@ -46,8 +46,8 @@ def test_the_guides_config_corpus_and_sweep_are_valid(tmp_path, monkeypatch):
     override(load_config(sweep.config), {**sweep.settings, **sweep.points[-1].settings})
 
 
-def test_the_table_of_rooms_is_complete_and_every_entry_exists():
-    named = rooms()
+def test_the_table_of_packages_is_complete_and_every_entry_exists():
+    named = packages()
     assert not [name for name in named if not list((ROOT / "gptjax").glob(name))]
     folders = {f"{path.name}/" for path in (ROOT / "gptjax").iterdir() if (path / "__init__.py").exists()}
     assert folders <= set(named)

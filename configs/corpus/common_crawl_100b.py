@@ -1,6 +1,6 @@
 """100 billion tokens: Common Crawl, code, books, papers and Wikipedia, on a cluster.
 
-  pip install 'gptjax[corpus,slurm]' s3fs          # or gptjax[corpus,ray]
+  pip install -e '.[corpus,slurm]' s3fs          # or '.[corpus,ray]'
   recipe=configs/corpus/common_crawl_100b.py:RAW,CRAWL
   python -m gptjax.prepare --config=$recipe --output=OUT --sample=1000
   python -m gptjax.prepare --config=$recipe --output=OUT --executor=slurm --workers=512 \
@@ -21,7 +21,7 @@ The planned sizes, at about 4 bytes per token:
   wikipedia   one dump of the English pages                  4 B        1     4 %
 
 Its cost, computed from rates measured on one core (experiments/corpus/README.md): extraction takes 28,300 core-hours at
-2.0 MB of HTML per second, or 8,200 at 42 pages per second; cleaning 900, sketching 53, encoding 26. Documents need up
+2.0 MB of HTML per second, or 8,200 at 42 pages per second; cleaning 900, sketching 53, encoding 8. Documents need up
 to 7.5 TB of disk, sketches 0.1 TB, tokens 0.4 TB; the 40 TB of archives are read and not kept. 8 GB per task are enough
 except for the single task of `copies`, which may need 29 GB: stop there and continue with mem_gb=32.
 

@@ -1,4 +1,4 @@
-"""A chat model of GPT-2's grade in less than four hours on one H100, on text and conversations that you bring.
+"""A chat model of about GPT-2's size, planned to take less than four hours on one H100, on your text and conversations.
 
   python -m gptjax.road --config=configs/road/h100.py --hardware=H100 --price='2.50 USD'       what training takes
   python -m gptjax.road --config=configs/road/h100.py --workdir=runs/h100 --text=FOLDER --chats=FOLDER

@@ -1,7 +1,7 @@
 """A chat model about Python's documentation, from nothing but the installed packages, in minutes on two CPU cores.
 
   python -m gptjax.road --config=configs/road/laptop.py --workdir=runs/road          (make road)
-  python -m gptjax.road --config=configs/road/laptop.py --workdir=runs/mine --text=FOLDER --chats=chats.jsonl
+  python -m gptjax.road --config=configs/road/laptop.py --workdir=runs/my_road --text=FOLDER --chats=chats.jsonl
 
 Without --text and --chats, experiments/road/documentation.py makes both from the documentation strings of the standard
 library and of packages that gptjax needs: 12 MB of text, 16,000 conversations, and questions about functions that were
