@@ -1,4 +1,4 @@
-"""Collects in .gpu_day/ (ignored by Git) what the machine with the GPU lacks and cannot download, to be carried there.
+"""Collects in .gpu_day/ (ignored by Git) what a GPU machine without a network needs besides this checkout.
 
   python experiments/gpu_day/wheels.py --text=input.txt
 
@@ -19,7 +19,7 @@ from run import ROOT, revision
 FOLDER = ROOT / ".gpu_day"
 PACKAGES = ("grain>=0.2.18,<0.3", "array_record", "portpicker", "ml_collections>=1.1,<2", "tensorboardX>=2.6")
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1")
-LARGEST = 64 * 2**20  # at most this many bytes can be carried
+EXPECTED = 64 * 2**20  # bytes; more of them is a mistake, such as a wheel with libraries of CUDA
 
 
 def main() -> None:
@@ -40,8 +40,8 @@ def main() -> None:
     if arguments.text:
         shutil.copyfile(arguments.text, FOLDER / "input.txt")
     size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    if size > LARGEST:
-        sys.exit(f"{FOLDER.name}/ has {size / 2**20:.0f} MiB: no more than {LARGEST / 2**20:.0f} can be carried")
+    if size > EXPECTED:
+        sys.exit(f"{FOLDER.name}/ has {size / 2**20:.0f} MiB: no more than {EXPECTED / 2**20:.0f} are expected")
     print(f"{FOLDER.name}/: {len(list(wheels.iterdir()))} wheels, {size / 2**20:.1f} MiB in all")
 
 

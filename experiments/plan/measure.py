@@ -1,6 +1,6 @@
 """What plans say beside what real steps take on this machine's processors.
 
-  python experiments/plan/measure.py [memory | time] [CONFIG …]   # all take twelve minutes; writes measured.jsonl
+  python experiments/plan/measure.py [memory | time] [CONFIG …]   # all take fifteen minutes; writes measured.jsonl
   python experiments/plan/measure.py show                         # prints the tables of README.md from it
 
 Each config is trained for a few steps in processes of its own (one_run.py). One config, which is not scored, sets the
@@ -104,7 +104,7 @@ def head(*columns: str) -> None:
 
 def show_memory(found: list[dict[str, Any]]) -> None:
     head(
-        *("config", "parameters, plan / counted", "FLOPs, plan / compiled", "memory, MiB"),
+        *("config", "parameters, plan / counted", "FLOPs, plan / compiled", "memory measured, MiB"),
         *("compiled / measured", "formula / measured"),
     )
     near = []

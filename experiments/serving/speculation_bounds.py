@@ -96,8 +96,8 @@ def seconds_of_steps(name: str, weights: str, rows: int, sizes: list[int]) -> di
 def report_steps() -> None:
     sizes = [1, *(1 + int(count) for count in FLAGS.proposed)]
     print(
-        "| model | weights | texts at a time | ms for 1 token | "
-        + " | ".join(f"{size} tokens" for size in sizes[1:])
+        "| model | weights | texts at a time | 1 token, ms | "
+        + " | ".join(f"{size} tokens / 1 token" for size in sizes[1:])
         + " |"
     )
     print("|---|---|--:|--:|" + "--:|" * (len(sizes) - 1))
