@@ -236,7 +236,9 @@ class Hub:
         try:
             hello = channel.receive() or {}
             process, of, host = int(hello["process"]), int(hello["of"]), str(hello["host"])
-        except (ValueError, KeyError, TypeError, TimeoutError):
+            if not 0 <= process < of:
+                raise ValueError("a number that no run has")
+        except (ValueError, OverflowError, KeyError, TypeError, TimeoutError):
             return channel.close()
         channel.silence(self._heartbeat_timeout)
         name = f"process {process} on {host}"
@@ -260,8 +262,16 @@ class Hub:
             self._handle(process, name, message)
 
     def _admit(self, channel: Channel, process: int, of: int, name: str) -> bool:
+        """Whether the process belongs to this run. Once a run is complete, a process of another one cannot end it."""
         with self._lock:
-            if of != self._num_processes:
+            if of != self._num_processes and not self.missing():
+                channel.send(
+                    "ended",
+                    reason=f"--num_processes={of}: the run that process 0 belongs to has {self._num_processes}, all of "
+                    "which have joined: every run needs its own port in --coordinator",
+                    status=2,
+                )
+            elif of != self._num_processes:
                 reason = f"--num_processes={self._num_processes} in process 0, {of} in {name}: must be the same in all"
                 channel.send("ended", reason=reason, status=2)
                 self.end(reason, status=2)

@@ -91,6 +91,21 @@ def test_a_process_that_connects_when_the_run_is_over_is_told_so():
     assert late.receive() == ended
 
 
+@pytest.mark.parametrize(
+    "process, of, words", [(1, 3, "--num_processes=3: the run"), (1, 2, "--process_id=1: is already used")]
+)
+def test_a_process_of_another_run_does_not_end_a_complete_one(process, of, words):
+    run = Run()
+    both = [run.member(number) for number in range(2)]
+    other = run.connect(process=process, of=of, host="elsewhere")
+    refusal = other.receive()
+    assert (refusal["kind"], refusal["status"]) == ("ended", 2)
+    assert words in refusal["reason"] and refusal["reason"].endswith("own port in --coordinator")
+    assert other.receive() is None
+    both[0].send("failed", reason="something else", status=1)
+    assert [next_of(channel)["reason"] for channel in both] == ["process 0 on h failed: something else"] * 2
+
+
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_connection_that_closes_without_leave_ends_the_run(leaves):
     run = Run()
@@ -105,7 +120,16 @@ def test_a_connection_that_closes_without_leave_ends_the_run(leaves):
 
 
 @pytest.mark.parametrize(
-    "data", [b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"{}\n", b'{"kind": "hello", "process": "x", "of": 2}\n', b'{"kind"']
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"kind": "hello", "process": "x", "of": 2}\n',
+        b'{"kind": "hello", "process": 2, "of": 2, "host": "h"}\n',
+        b'{"kind": "hello", "process": Infinity, "of": 2, "host": "h"}\n',
+        b'{"kind"',
+    ],
 )
 def test_a_client_that_is_not_part_of_the_run_is_ignored(data):
     run = Run()
