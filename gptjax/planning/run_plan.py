@@ -181,11 +181,14 @@ def plan(config: ConfigDict | Settings, data: DataFacts, devices: Sequence[jax.D
         platform, mesh = devices[0].platform, make_mesh(settings.mesh, devices)
     settings = resolve(settings, data, platform, batch_devices(mesh))
     trainer = make_trainer(settings, mesh, total_steps, functools.partial(units.steps, field="schedule"))
-    together, save = trainer.objective.updates_per_rollout, settings.checkpoint.every
-    if units.steps(save, "checkpoint.every") % together:
-        raise ConfigError(
-            f"checkpoint.every = {save!r}: must be a multiple of training.updates_per_rollout = {together} steps"
-        )
+    together = trainer.objective.updates_per_rollout
+    # A run that ended within a group of steps would, if it is made longer, not continue as a longer one does.
+    for field in ("checkpoint.every", "training.duration"):
+        if (steps := units.steps(get(settings, field), field)) % together:
+            raise ConfigError(
+                f"{field} = {get(settings, field)!r}: must be a multiple of training.updates_per_rollout = {together} "
+                f"steps, and is {counted(steps, 'step')}"
+            )
     return Plan(settings, data, devices, units, total_steps, trainer)
 
 

@@ -39,7 +39,7 @@ def batches_of(rollout: Rollout, batches: Iterator[Batch], every: int) -> Callab
     """The function (params, step) → batch of the objective, to be called once for each step, in their order.
 
     The texts of `every` steps are written together, at steps that are multiples of `every`, with the parameters of that
-    step. A run may only be saved at such steps.
+    step. A run may only be saved at such steps, and must end at one (planning/run_plan.py).
     """
     waiting: list[Batch] = []
 

@@ -1,5 +1,6 @@
 """A plan has the facts of a run before it starts; described devices give the same plan as present ones."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -159,6 +160,28 @@ def test_contradictory_settings_are_refused_before_data_are_opened(fields, devic
     config.update_from_flattened_dict(fields)
     with pytest.raises(ConfigError, match=message):
         plan(config, FACTS, devices)
+
+
+@pytest.mark.parametrize(
+    "duration, every, refused",
+    [
+        ("6 steps", "4 steps", ""),
+        ("5 steps", "4 steps", "training.duration = '5 steps': must be a multiple of .* = 2 steps, and is 5 steps$"),
+        ("6 steps", "3 steps", "checkpoint.every = '3 steps': must be a multiple of .* = 2 steps, and is 3 steps$"),
+    ],
+)
+def test_a_run_is_saved_and_ends_between_groups_of_steps_with_texts_written_together(
+    tiny_config, duration, every, refused
+):
+    config = tiny_config(
+        training__objective="grpo",
+        training__updates_per_rollout=2,
+        training__duration=duration,
+        checkpoint__every=every,
+        data__source_length=3,
+    )
+    with pytest.raises(ConfigError, match=refused) if refused else contextlib.nullcontext():
+        plan(config, FACTS, jax.devices())
 
 
 def test_without_data_everything_but_epochs_can_be_planned():

@@ -75,7 +75,8 @@ class Objective(abc.ABC):
 
     @property
     def updates_per_rollout(self) -> int:
-        """The number of steps whose batches are made together. A run can be saved only between such groups of steps."""
+        """The number of steps whose batches are made together. A run can be saved, and can end, only between such
+        groups of steps."""
         return 1
 
     # --- Training
