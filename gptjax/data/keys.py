@@ -9,6 +9,7 @@ POSITIONS = "positions"  # int32 [B, T]: from 0 within each segment
 PROMPT = "prompt"  # int32 [B, S]: the tokens that a model continues
 PROMPT_LENGTH = "prompt_length"  # int32 [B]: 0 for a row that only fills up a batch
 ANSWER = "answer"  # int32 [B, T - S]: the tokens of the known answer
+NUMBER = "number"  # int32 [B]: of a held-out prompt among all that are stored; 0 for a row that only fills up a batch
 REWARDS = "rewards"  # float32 [B, G]: of the texts that the model has written after a prompt
 LOGPROBS = "logprobs"  # float32 [B, G, T]: of their tokens, when they were written
 REJECTED = "rejected_"  # prefix of tokens, targets and weights of a preference's other answer

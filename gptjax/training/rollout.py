@@ -5,7 +5,9 @@ are on the devices: no other copy of them exists between two steps. The host dec
 rewards.
 
 A batch depends only on the parameters, the prompts, the seed and the step: text g of row b draws with a key that is
-folded from the seed, the step and its number. A run therefore continues exactly, on any mesh.
+folded from the seed, the step and its number. A run therefore continues exactly, on any mesh. In an evaluation, a text
+has the number of its prompt in the held-out split instead of that in its batch, so that scores do not depend on the
+size of the batches.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from gptjax.data.keys import ANSWER, LOGPROBS, PROMPT, PROMPT_LENGTH, REWARDS, TARGETS, TOKENS, WEIGHTS
+from gptjax.data.keys import ANSWER, LOGPROBS, NUMBER, PROMPT, PROMPT_LENGTH, REWARDS, TARGETS, TOKENS, WEIGHTS
 from gptjax.inference.decode import decoding_params, generate
 from gptjax.inference.sampling import Sampling
 from gptjax.inference.shapes import rooms
@@ -60,7 +62,8 @@ def make_rollout(config: Settings, mesh: Mesh, tokenizer: Tokenizer, reward: Rew
     write = jax.jit(_make_writer(config, tokenizer), out_shardings=shardings)
 
     def rollout(params: Any, batch: Batch, step: int) -> Batch:
-        made = write(params, {name: batch[name] for name in (PROMPT, PROMPT_LENGTH)}, np.int32(step))
+        read = {name: batch[name] for name in (PROMPT, PROMPT_LENGTH, NUMBER) if name in batch}
+        made = write(params, read, np.int32(step))
         written, count = made.pop("written"), made.pop("count")
         return made | {REWARDS: _rewarded(batch, written, count, tokenizer, reward)}
 
@@ -68,7 +71,10 @@ def make_rollout(config: Settings, mesh: Mesh, tokenizer: Tokenizer, reward: Rew
 
 
 def _make_writer(config: Settings, tokenizer: Tokenizer) -> Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]:
-    """The program (params, prompts [A, B, …], step) → the written texts, behind their prompts and by themselves."""
+    """The program (params, prompts [A, B, …], step) → the written texts, behind their prompts and by themselves.
+
+    Prompts without a NUMBER, those of training, have their place in the batch instead.
+    """
     family = dataclasses.replace(reading_family_of(config.model), placement=MeshPlacement(config.mesh))
     length, group = config.data.sequence_length, config.training.group_size
     num_new = length - config.data.source_length
@@ -77,12 +83,10 @@ def _make_writer(config: Settings, tokenizer: Tokenizer) -> Callable[[Any, Batch
         weights = decoding_params(family, params, config.model.dtype)
         key = jax.random.fold_in(jax.random.key(config.seed), step)
 
-        def of_rows(numbered: tuple[jax.Array, Batch]) -> dict[str, jax.Array]:
-            number, rows = numbered
+        def of_rows(rows: Batch) -> dict[str, jax.Array]:
             prompt_RS, length_R = (jnp.repeat(rows[name], group, axis=0) for name in (PROMPT, PROMPT_LENGTH))
-            texts_at_once = len(length_R)
             seeds_R = jax.vmap(lambda i: jax.random.bits(jax.random.fold_in(key, i), dtype=jnp.uint32))(
-                number * texts_at_once + jnp.arange(texts_at_once)
+                jnp.ravel(rows[NUMBER][:, None] * group + jnp.arange(group))
             )
             written = generate(
                 family,
@@ -101,7 +105,8 @@ def _make_writer(config: Settings, tokenizer: Tokenizer) -> Callable[[Any, Batch
             texts |= {"written": tokens_RN, "count": count_R}
             return {name: x.reshape(-1, group, *x.shape[1:]) for name, x in texts.items()}
 
-        return jax.lax.map(of_rows, (jnp.arange(len(batch[PROMPT])), dict(batch)))
+        in_batch_AB = jnp.arange(batch[PROMPT_LENGTH].size).reshape(batch[PROMPT_LENGTH].shape)
+        return jax.lax.map(of_rows, {NUMBER: in_batch_AB} | dict(batch))
 
     return write
 

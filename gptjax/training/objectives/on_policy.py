@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from gptjax.config import ConfigError
 from gptjax.data import Dataset, open_dataset
-from gptjax.data.keys import LOGPROBS, REWARDS, TARGETS, TOKENS, WEIGHTS
+from gptjax.data.keys import LOGPROBS, NUMBER, REWARDS, TARGETS, TOKENS, WEIGHTS
 from gptjax.evaluation.scores import Score
 from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
@@ -66,9 +67,12 @@ class OnPolicy(Objective, abc.ABC):
 
     def open_data(self, split: str, batch_size: int) -> Dataset:
         config, tokens = self.config, 0 if split == "train" else self.config.evaluation.tokens
-        return open_dataset(
+        opened = open_dataset(
             config.data, split, seed=config.seed, batch_size=batch_size, tokens=tokens, windows=self.windows
         )
+        if split == "train":
+            return opened
+        return opened.with_columns({NUMBER: np.arange(opened.num_stored, dtype=np.int32)})
 
     def row_fields(self) -> dict[str, jax.ShapeDtypeStruct]:
         texts = (self.config.training.group_size, self.config.data.sequence_length)

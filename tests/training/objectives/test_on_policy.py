@@ -17,11 +17,13 @@ from gptjax import train as command
 from gptjax.config import ConfigError, default, to_json
 from gptjax.model import lora
 from gptjax.model.families import family_of
+from gptjax.parallel.distributed import put_batch
 from gptjax.tokenizer import ByteTokenizer
 from gptjax.training.companions import Companion
 from gptjax.training.objectives import make_objective
 from gptjax.training.objectives.grpo import clipped_gain
 from gptjax.training.records.writers import read_metrics
+from gptjax.training.rollout import EVALUATION
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("on_policy")
     letters = [TOKENIZER.encode(letter) for letter in "abcdefgh" * 4]
     documents = [[*letter, EOS] for letter in letters for _ in range(2)]
-    write_prepared(folder / "data", train=documents, validation=documents[:16], form="pairs")
+    write_prepared(folder / "data", train=documents, validation=documents[:32], form="pairs")
     base = config_of(
         folder,
         training__objective="completion",
@@ -99,6 +101,20 @@ def test_texts_are_drawn_from_the_model_itself_on_every_mesh(folder, tmp_path):
     # A text is right if it is the letter of the prompt and ends.
     right = (tokens[:, 3] == tokens[:, 1]) & (targets[:, 3] == EOS) & (written == 2)
     np.testing.assert_array_equal(batch["rewards"].reshape(-1), right)
+
+
+def test_what_an_evaluation_draws_does_not_depend_on_the_size_of_its_batches(folder, tmp_path):
+    run, texts = opened(folder, tmp_path / "run"), []
+    trainer = run.plan.trainer
+    with jax.set_mesh(run.mesh):
+        params, rollout = trainer.init().params, trainer.objective.rollout(run.mesh, run.tokenizer)
+        for size in (8, 16):
+            rows = np.arange(size)
+            batches = trainer.objective.open_data("validation", size).batches(0, rows)
+            made = [rollout(params, put_batch(run.mesh, batch, rows, size, 1), EVALUATION) for batch in batches]
+            texts.append(np.concatenate([jax.device_get(batch["tokens"])[0] for batch in made]))
+    assert texts[0].shape == (16, 4, 6)
+    np.testing.assert_array_equal(*texts)
 
 
 def test_gains_are_clipped_where_they_would_grow():
