@@ -15,7 +15,6 @@ from gptjax.serving.errors import APIError, invalid, too_large
 
 OPEN = ("/", "/health")  # without a token: the page, which has no secrets, and whether the server lives
 FORGOTTEN = 8  # times the limit of a body: how much of one that is too large is read at most
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Guard:
 
     Args:
       token: what the Authorization header must have; None: nothing.
-      loopback: whether the server only listens to this machine. The Host header must then name it: a web page of an
-        attacker can point a name of its own at 127.0.0.1 (DNS rebinding).
+      loopback: whether the server only listens to this machine. The Host header must then be localhost or a loopback
+        address, such as 127.0.0.1: a web page of an attacker can point a name of its own at 127.0.0.1 (DNS rebinding).
       origins: web pages of other hosts that may call the server ('*': all).
     """
 
@@ -54,7 +53,7 @@ class Guard:
     def check(self, request: Request) -> None:
         """Raises APIError for a request that is not let in."""
         host = request.headers.get("host", "")
-        if self._loopback and _name(host) not in LOCAL_NAMES:
+        if self._loopback and not is_loopback(_name(host)):
             raise APIError(
                 403,
                 f"The Host header {host[:80]!r} does not name this machine: the server is for local programs. Use "
@@ -68,11 +67,16 @@ class Guard:
                 f"Web pages of {origin[:80]!r} may not call this server (--cors_origin allows it).",
                 code="forbidden_origin",
             )
-        if self._token is not None and request.url.path not in OPEN and request.method != "OPTIONS":
+        if self._token is not None and request.scope["path"] not in OPEN and request.method != "OPTIONS":
             self._check_token(request.headers.get("authorization"))
 
     def _may_call(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or urlsplit(origin).netloc == host
+        if "*" in self._origins or origin in self._origins:
+            return True
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:  # it is no URL, such as http://[x
+            return False
 
     def _check_token(self, header: str | None) -> None:
         kind, _, given = (header or "").partition(" ")
