@@ -127,20 +127,26 @@ class Process(uvicorn.Server):
 class PatientProtocol(H11Protocol):
     """HTTP on one connection, which is closed if its client takes too long.
 
-    uvicorn waits without limit for a request's head, and for a client that does not read what it is sent.
+    uvicorn waits without limit for a head that has begun, for the rest of a body that was answered early, and for a
+    client that does not read what it is sent. It only limits the time in which nothing comes after an answer.
     """
 
     patience = 30.0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._reading = self.loop.call_later(self.patience, self._give_up_on_head)
+        self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
+        self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._reading.cancel()
+        self._stop_reading()
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_request()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -150,11 +156,29 @@ class PatientProtocol(H11Protocol):
         self._stop_waiting()
         super().resume_writing()
 
+    def _expect_request(self) -> None:
+        """Starts the time for the head of the next request, unless it runs already. It ends with that head."""
+        if self._is_answering:
+            self._stop_reading()
+        elif self._reading is None and not self.transport.is_closing():
+            self._reading = self.loop.call_later(self.patience, self._give_up_on_head)
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request has come that has not been answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _give_up_on_head(self) -> None:
+        self._reading = None
+        if not self._is_answering:  # no request has come
+            self.transport.abort()
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def _stop_waiting(self) -> None:
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
-
-    def _give_up_on_head(self) -> None:
-        if self.scope is None:  # no request has come
-            self.transport.abort()
