@@ -60,9 +60,13 @@ class Server:
             Route("/detokenize", self.detokenize, methods=["POST"]),
             Route("/tokenizer_info", self.tokenizer_info),
         ]
-        handlers: Any = {HTTPException: _by_starlette, APIError: lambda request, error: error.response()}
+        handlers: Any = {
+            HTTPException: _by_starlette,
+            APIError: lambda request, error: error.response(),
+            Exception: _failed,
+        }
         app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
-        app = Door(app, self)
+        app = Door(app, self, [route.path for route in routes])
         if cors_origins:
             headers = ["Authorization", "Content-Type"]
             app = CORSMiddleware(app, cors_origins, allow_methods=["GET", "POST"], allow_headers=headers)
@@ -134,17 +138,20 @@ class Server:
 
 
 class Door:
-    """What every request passes: it is checked, counted and reported, and its mistakes are answered."""
+    """What every request passes: it is checked, counted and reported, and its mistakes are answered.
 
-    def __init__(self, app: ASGIApp, server: Server):
-        self._app, self._server, self._open = app, server, 0
+    paths: those of the routes. Requests for others are counted together, since anybody can make them up.
+    """
+
+    def __init__(self, app: ASGIApp, server: Server, paths: Sequence[str]):
+        self._app, self._server, self._paths, self._open = app, server, frozenset(paths), 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        note: Note = {"method": request.method, "path": request.url.path, "status": None, "began": time.monotonic()}
+        note: Note = {"method": request.method, "path": scope["path"], "status": None, "began": time.monotonic()}
         scope["gptjax.note"] = note
 
         async def noted(message: Any) -> None:
@@ -164,7 +171,7 @@ class Door:
         except (ClientGone, ClientDisconnect, asyncio.CancelledError):
             note["status"] = CLIENT_GONE
         except Exception:
-            _log.exception("%s %s", request.method, request.url.path)
+            _log.exception("%s %s", request.method, scope["path"])
             if note["status"] is None:
                 await errors.failed().response()(scope, receive, noted)
         finally:
@@ -174,8 +181,8 @@ class Door:
 
     def _count(self, note: Note) -> None:
         note["seconds"] = time.monotonic() - note["began"]
-        path = note["path"] if note["status"] != 404 else "other"
-        if path.startswith("/v1/models/"):
+        path = note["path"] if note["path"] in self._paths else "other"
+        if note["path"].startswith("/v1/models/"):
             path = "/v1/models/{name}"
         self._server.counts.answered.labels(path, str(note["status"])).inc()
         self._server.counts.seconds.labels(path).observe(note["seconds"])
@@ -226,10 +233,15 @@ def _note(request: Request) -> Note:
     return request.scope["gptjax.note"]
 
 
+async def _failed(request: Request, error: Exception) -> Response:
+    """The answer to an error of the server itself, which Starlette then raises again, for the door to log."""
+    return errors.failed().response()
+
+
 def _by_starlette(request: Request, error: Exception) -> Response:
     """Starlette's own errors: no such address, or another method."""
     assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path
+    method, path = request.method, request.scope["path"]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return errors.wrong_method(method, path, allowed).response()

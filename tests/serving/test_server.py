@@ -181,6 +181,20 @@ def raw(address, text, wait=20.0):
     return answer
 
 
+def connected(address):
+    parts = urlsplit(address)
+    return socket.create_connection((parts.hostname, parts.port), timeout=20)
+
+
+def until(connection, text, count=1):
+    """Reads until this text has come so many times."""
+    answer = b""
+    while answer.count(text) < count:
+        piece = connection.recv(65536)
+        assert piece, answer
+        answer += piece
+
+
 def posted(body, path="/v1/completions", host="localhost", more=""):
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -195,7 +209,12 @@ def posted(body, path="/v1/completions", host="localhost", more=""):
         (posted(b"{}", path="/nowhere"), 404, b"Invalid URL (POST /nowhere)"),
         (b"GET /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405, b"Not allowed to GET"),
         (posted(b"{}", host="evil.example"), 403, b"does not name this machine"),
+        (posted(b"{}", host="127.0.0.1.evil.example:80"), 403, b"does not name this machine"),
+        (posted(b"{}", host="192.168.0.1"), 403, b"does not name this machine"),
+        (posted(b"{bad", host="127.0.0.2:8000"), 400, b"could not parse the JSON"),
+        (posted(b"{bad", host="[::1]:8000"), 400, b"could not parse the JSON"),
         (posted(b"{}", more="Origin: http://evil.example\r\n"), 403, b"may not call this server"),
+        (posted(b"{}", more="Origin: http://[x\r\n"), 403, b"may not call this server"),
     ],
 )
 def test_a_bad_request_gets_its_status_and_a_sentence_in_json(address, request_bytes, status, words):
@@ -205,12 +224,31 @@ def test_a_bad_request_gets_its_status_and_a_sentence_in_json(address, request_b
 
 
 def test_a_client_that_sends_half_a_request_is_cut_off(address):
+    """Also if it is not the first of its connection, or if the answer did not wait for its body."""
     began = time.monotonic()
     assert raw(address, b"POST /v1/completions HTTP/1.1\r\nHos") == b""
     assert b" 408 " in raw(
         address, b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"
     )
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    post = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+    with connected(address) as first, connected(address) as second:
+        for connection, request, end, more in ((first, get, b'"ok"}', get[:-2]), (second, post, b"}}", b"{")):
+            connection.sendall(request)
+            until(connection, end)
+            connection.sendall(more)
+        assert first.recv(9) == second.recv(9) == b""
     assert time.monotonic() - began < 20
+
+
+def test_requests_in_pieces_are_answered_on_one_connection(address):
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(address) as connection:
+        for pieces in ([get], [get[:9], get[9:]], [get + get[:9], get[9:-1], get[-1:]]):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.05)
+            until(connection, b'{"status":"ok"}', b"".join(pieces).count(b"GET"))
 
 
 def test_a_client_that_hangs_up_within_its_body_is_no_error_of_the_server(address, caplog):
@@ -275,6 +313,25 @@ def endless():
     made = make_served(engine=Speaker)
     made.engine.slow = True
     return made
+
+
+def test_nobody_without_a_token_adds_labels_to_the_metrics(endless):
+    with running(endless, token="secret") as (address, process):
+        for path in ("/made/up", "/made/up/2", "/v1/models/a", "/v1/models/b", "/tokenize", "/tokenize/"):
+            assert b" 401 " in raw(address, posted(b"{}", path=path))
+    page = process._server.counts.page().decode()
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    labels = {sample.labels["path"] for sample in samples if "path" in sample.labels}
+    assert labels == {"other", "/v1/models/{name}", "/tokenize"}
+
+
+def test_an_error_of_the_server_itself_is_json_as_all_errors_are(endless, monkeypatch, caplog):
+    monkeypatch.setattr(endless.engine, "submit", None)
+    with running(endless) as (address, _):
+        answer = raw(address, posted(b'{"model": "tiny", "prompt": "a"}'))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.split()[1] == b"500" and b"application/json" in head
+    assert json.loads(body)["error"]["code"] == "internal_error" and "not callable" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["the end of the grace time", "a second signal"])
