@@ -80,7 +80,7 @@ def make_request_sampling(params: SamplingParams, end_ids: Sequence[int]) -> Req
         return np.array([value], dtype)
 
     return RequestSampling(
-        end_BE=filled(end_ids, MOST_STOP_TOKENS, _NO_TOKEN, np.int32),
+        end_BE=filled(end_ids, MOST_STOP_TOKENS + 1, _NO_TOKEN, np.int32),
         min_tokens_B=one(params.min_tokens, np.int32),
         presence_penalty_B=one(params.presence_penalty, np.float32),
         frequency_penalty_B=one(params.frequency_penalty, np.float32),

@@ -11,7 +11,7 @@ from gptjax.config import ConfigError
 from gptjax.inference.text import stop_strings
 
 MOST_LOGPROBS = 20  # alternatives per token; the programs compute this many for all rows, or none
-MOST_STOP_TOKENS = 16  # token ids that end a text, with the end-of-text token
+MOST_STOP_TOKENS = 16  # token ids that end a text, beside the end-of-text token
 MOST_BIASES = 300  # entries of logit_bias, as OpenAI allows
 MOST_SAMPLES = 128  # n
 
@@ -62,7 +62,7 @@ class SamplingParams:
         """Raises ConfigError with the name, the value and what is allowed, for the first value that is not."""
         self._check_integer("n", 1, MOST_SAMPLES)
         self._check_integer("max_tokens", 0, optional=True)
-        self._check_integer("min_tokens", 0)
+        self._check_integer("min_tokens", 0, 2**31 - 1)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             self._refuse("min_tokens", f"at most max_tokens = {self.max_tokens}")
         self._check_number("temperature", 0.0, 1e30, "0 (greedy) or a positive number up to 1e30")
@@ -98,8 +98,8 @@ class SamplingParams:
         ids = self.stop_token_ids
         if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(_is_integer(i) and i >= 0 for i in ids):
             self._refuse("stop_token_ids", "a list of token ids")
-        if len(set(ids)) >= MOST_STOP_TOKENS:
-            self._refuse("stop_token_ids", f"at most {MOST_STOP_TOKENS - 1} token ids")
+        if len(set(ids)) > MOST_STOP_TOKENS:
+            self._refuse("stop_token_ids", f"at most {MOST_STOP_TOKENS} token ids")
 
     def _check_integer(
         self, name: str, least: int, most: int | None = None, *, optional: bool = False, says: str = ""

@@ -50,8 +50,8 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._seconds, self._began = seconds, self._loop.time()
         adapter = served.adapter(asked.model)
-        params = dataclasses.replace(asked.params, stop_token_ids=self._stop_token_ids())
         try:
+            params = dataclasses.replace(asked.params, stop_token_ids=self._stop_token_ids())
             for prompt in self.prompts:
                 self.requests.append(self._submit(prompt, params, adapter))
         except QueueFull:

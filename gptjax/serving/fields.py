@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gptjax.config import ConfigError, suggestion
-from gptjax.inference.sampling_params import SamplingParams
+from gptjax.inference.sampling_params import MOST_STOP_TOKENS, SamplingParams
 from gptjax.serving.errors import APIError, invalid, wrong_setting
 
 MOST_STOPS = 16
@@ -111,9 +111,9 @@ class Fields:
             frequency_penalty=self.decimal("frequency_penalty", 0.0, -2, 2),
             logit_bias=self.biases("logit_bias"),
             stop=self.stops(),
-            stop_token_ids=self.token_ids("stop_token_ids"),
+            stop_token_ids=self.stop_tokens(),
             ignore_eos=self.flag("ignore_eos"),
-            min_tokens=self.integer("min_tokens", 0, 0),
+            min_tokens=self.integer("min_tokens", 0, 0, 2**31 - 1),
             seed=self.seed(n),
         )
         try:
@@ -145,16 +145,19 @@ class Fields:
         if not isinstance(strings, list) or not all(isinstance(one, str) for one in strings):
             raise wrong_type("stop", "a string or an array of strings", value)
         if len(strings) > MOST_STOPS:
-            raise invalid(
-                f"Invalid 'stop': array too long. Expected an array with maximum length {MOST_STOPS}, but got an array "
-                f"with length {len(strings)} instead.",
-                "stop",
-                "array_above_max_length",
-            )
+            raise _too_long("stop", MOST_STOPS, len(strings))
         for one in strings:
             if not one or len(one) > LONGEST_STOP:
                 raise invalid(f"Invalid 'stop': each string must have 1 to {LONGEST_STOP} characters.", "stop")
         return tuple(valid_text("stop", one) for one in strings)
+
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The distinct ids of `stop_token_ids`: one fewer than the engine takes, since the token that ends a turn may
+        be added to them."""
+        tokens = tuple(dict.fromkeys(self.token_ids("stop_token_ids")))
+        if len(tokens) >= MOST_STOP_TOKENS:
+            raise _too_long("stop_token_ids", MOST_STOP_TOKENS - 1, len(tokens))
+        return tokens
 
     def token_ids(self, name: str) -> tuple[int, ...]:
         value = self.take(name)
@@ -255,14 +258,24 @@ def wrong_type(name: str, expected: str, value: Any) -> APIError:
     )
 
 
+def _too_long(name: str, most: int, length: int) -> APIError:
+    return invalid(
+        f"Invalid '{name}': array too long. Expected an array with maximum length {most}, but got an array with length "
+        f"{length} instead.",
+        name,
+        "array_above_max_length",
+    )
+
+
 def _in_range(name: str, value: Any, low: Any, high: Any, kind: str) -> Any:
     for limit, beyond, side, sign, code in (
         (low, value < low, "below minimum", ">=", "below_min"),
         (high, high is not None and value > high, "above maximum", "<=", "above_max"),
     ):
         if beyond or not math.isfinite(min(value, 1e300)):
+            shown = limit if isinstance(limit, int) else f"{limit:g}"
             raise invalid(
-                f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {limit:g}, but got "
+                f"Invalid '{name}': {kind} {side} value. Expected a value {sign} {shown}, but got "
                 f"{_short(value)} instead.",
                 name,
                 f"{kind}_{code}_value",

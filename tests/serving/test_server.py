@@ -148,6 +148,15 @@ def test_what_does_not_fit_is_refused_as_openai_words_it(client):
         assert caught.value.param == field
 
 
+def test_the_token_that_ends_a_turn_does_not_count_among_a_clients_stop_tokens(client, served):
+    ids = [token for token in range(17) if token != served.renderer.end_id]
+    options = dict(model="tiny", messages=[{"role": "user", "content": "Hi"}], max_completion_tokens=3, seed=1)
+    answer = client.chat.completions.create(**options, extra_body={"stop_token_ids": ids[:15]})
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    with pytest.raises(openai.BadRequestError, match="maximum length 15"):
+        client.chat.completions.create(**options, extra_body={"stop_token_ids": ids[:16]})
+
+
 def test_metrics_are_prometheus_text_and_count_what_happened(address, client):
     def figures():
         text = urllib.request.urlopen(f"{address}/metrics").read().decode()
