@@ -7,6 +7,7 @@ a text ends, its keys and values are kept for prompts that begin with it, such a
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from gptjax.inference.shapes import EngineShapes, smallest
 from gptjax.parallel.distributed import fetch
 
 _PATIENCE = 16  # steps for which a smaller batch would have been enough before it is made smaller
+
+_log = logging.getLogger(__name__)
 
 
 class Steps(NamedTuple):
@@ -179,4 +182,8 @@ def _collect(text: GrowingText, tokens_BG: Any, logprobs_BG: Any, length_B: Any,
         if num_top:
             tokens_A, logprobs_A = (x_BGA[row, place, :num_top].tolist() for x_BGA in alternatives)
             top = tuple(zip(tokens_A, logprobs_A))  # type: ignore[assignment]
-        text.add(int(tokens_BG[row, place]), float(logprobs_BG[row, place]), top)
+        try:
+            text.add(int(tokens_BG[row, place]), float(logprobs_BG[row, place]), top)
+        except Exception as error:  # of this text alone: the device has done its part
+            _log.exception("request %s: a token could not be added to its text", text.request.id)
+            text.end("error", f"{type(error).__name__}: {error}")

@@ -19,7 +19,7 @@ from gptjax.inference.waiting import WaitingJobs
 MOMENT = 0.05  # seconds of a call while somebody streams or waits
 PAUSE = 0.1  # seconds for which prompts are read before texts go on by a token; the last piece may take longer
 PAUSED_STEPS = 4  # the same in steps of the texts, if this is longer: on a slow machine, first tokens should not wait
-MOST_FAILURES = 3  # steps in a row that fail before the engine is down
+MOST_FAILURES = 3  # steps in a row in which a call of the device fails before the engine is down
 
 _log = logging.getLogger(__name__)
 
@@ -97,8 +97,11 @@ class EngineSteps:
         while self._num_unreserved > 0 and (job := self._waiting.take()) is not None:
             job.request.timings.started = time.monotonic()
             generator = job.model.generator
-            job.reading = PromptReading(generator, self._sizes, job.request, self._prefix, job.model.id)
             self._reading.append(job)
+            try:
+                job.reading = PromptReading(generator, self._sizes, job.request, self._prefix, job.model.id)
+            except Exception as error:
+                self._end_alone(job, error)
 
     def _place_read(self) -> None:
         """Begins texts of the prompts that have been read, while slots are free."""
@@ -115,7 +118,11 @@ class EngineSteps:
             text = job.unplaced[0]
             if text is job.texts[0]:
                 reading.finish()
-            batch.place(reading.start(text), text)
+            try:
+                beginning = reading.beginning(text)
+            except Exception as error:
+                return self._end_alone(job, error)
+            batch.place(reading.start(beginning), text)
             job.unplaced.pop(0)
             if batch.texts and batch not in self._batches:
                 self._batches.append(batch)
@@ -135,6 +142,13 @@ class EngineSteps:
             self._reading.remove(job)
             self._end(job, "error", f"{type(error).__name__}: {error}")
         self._note_failure()
+
+    def _end_alone(self, job: Job, error: Exception) -> None:
+        """Ends a request that could not be prepared on the host. No call of the device has failed, so the engine is
+        well, and other requests go on."""
+        _log.error("request %s: it could not be prepared", job.request.id, exc_info=error)
+        self._reading.remove(job)
+        self._end(job, "error", f"{type(error).__name__}: {error}")
 
     def _generate(self, batch: Batch) -> None:
         texts, began = batch.texts, time.perf_counter()

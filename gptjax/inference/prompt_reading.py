@@ -72,9 +72,13 @@ class PromptReading:
         if self._prefix is not None and len(self._chain) > self._known:
             self._prefix.keep(self._chain, self._cache)
 
-    def start(self, text: GrowingText) -> DecodeState:
+    def beginning(self, text: GrowingText) -> tuple[Any, tuple, dict[str, Any]]:
+        """The call that `start` makes for a text: a function with its arguments. It is made on the host alone."""
+        return starting(self.generator, self._sizes, text, self._last_BD, self._slots)
+
+    def start(self, beginning: tuple[Any, tuple, dict[str, Any]]) -> DecodeState:
         """The row of a text, with its first token."""
-        function, arguments, options = starting(self.generator, self._sizes, text, self._last_BD, self._slots)
+        function, arguments, options = beginning
         row = function(*arguments, **options)
         return committed(self.generator, row) if row.cache is not None else replace(row, cache=self._cache)
 

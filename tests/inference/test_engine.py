@@ -15,6 +15,7 @@ from gptjax.inference import engine_steps, prompt_reading, shapes
 from gptjax.inference.devices import decoding_mesh
 from gptjax.inference.engine import Engine
 from gptjax.inference.generate import Generator
+from gptjax.inference.growing_text import GrowingText
 from gptjax.inference.prefix import PrefixCache
 from gptjax.inference.prompt_reading import PromptReading, next_group, read_next
 from gptjax.inference.request import Request
@@ -395,6 +396,29 @@ def test_a_failed_step_ends_its_requests_and_the_engine_goes_on(generator, engin
     monkeypatch.undo()
     params = SamplingParams(max_tokens=9, seed=1)
     assert engine.submit("abc", params).result(WAIT).text == alone(generator, "abc", params).text
+
+
+@pytest.mark.parametrize(
+    "place, name", [(engine_steps, "PromptReading"), (prompt_reading, "make_request_sampling"), (GrowingText, "add")]
+)
+def test_a_request_that_fails_on_the_host_ends_alone(generator, engine, monkeypatch, place, name):
+    """It does not count as a failure of the engine, which also keeps what it has of other prompts."""
+    working = getattr(place, name)
+
+    def failing(*args):
+        if any(getattr(arg, "seed", None) == 13 for arg in args):
+            raise OverflowError("too large")
+        return working(*args)
+
+    prompt, params = "a beginning that is kept", SamplingParams(max_tokens=6, seed=3)
+    expected = alone(generator, prompt, params).text
+    assert engine.submit(prompt, params).result(WAIT).text == expected
+    monkeypatch.setattr(place, name, failing)
+    for _ in range(engine_steps.MOST_FAILURES + 1):
+        failed = engine.submit(prompt, SamplingParams(max_tokens=6, seed=13)).result(WAIT)
+        assert (failed.finish_reason, failed.error) == ("error", "OverflowError: too large")
+    again = engine.submit(prompt, params).result(WAIT)
+    assert (again.text, again.usage.cached_tokens, engine.metrics.is_up) == (expected, 24, True)
 
 
 def test_logits_that_are_not_finite_end_only_their_own_text():
