@@ -63,6 +63,9 @@ class Answers:
         except ConfigError as error:
             self.cancel()
             raise errors.wrong_setting(error) from None
+        except Exception:
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         for request in self.requests:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gptjax.serving.errors import APIError
+from gptjax.serving.errors import APIError, failed
 from gptjax.serving.responses import Response
 
 ALIVE = b": waiting\n\n"  # a comment, which clients skip and which shows that the server lives
 ALIVE_SECONDS = 10.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second: proxies pass pieces on at once
+_log = logging.getLogger(__name__)
 
 
 async def events(response: Response) -> AsyncIterator[bytes]:
@@ -30,6 +32,9 @@ async def events(response: Response) -> AsyncIterator[bytes]:
             yield event(response.chunk([]))
     except APIError as error:
         yield event(error.body())
+    except Exception:
+        _log.exception("an answer failed on the way")
+        yield event(failed().body())
     yield b"data: [DONE]\n\n"
 
 

@@ -18,6 +18,7 @@ from served_models import Speaker, make_served, running
 
 from gptjax.conversation import Message
 from gptjax.inference.generate import Generator
+from gptjax.serving.responses import CompletionPieces
 
 
 @pytest.fixture(scope="module")
@@ -334,13 +335,16 @@ def test_nobody_without_a_token_adds_labels_to_the_metrics(endless):
     assert labels == {"other", "/v1/models/{name}", "/tokenize"}
 
 
-def test_an_error_of_the_server_itself_is_json_as_all_errors_are(endless, monkeypatch, caplog):
-    monkeypatch.setattr(endless.engine, "submit", None)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_server_itself_is_json_as_all_errors_are(endless, monkeypatch, caplog, stream):
+    monkeypatch.setattr(CompletionPieces, "piece", None)
     with running(endless) as (address, _):
-        answer = raw(address, posted(b'{"model": "tiny", "prompt": "a"}'))
+        answer = raw(address, posted(json.dumps({"model": "tiny", "prompt": "a", "stream": stream}).encode()))
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.split()[1] == b"500" and b"application/json" in head
-    assert json.loads(body)["error"]["code"] == "internal_error" and "not callable" in caplog.text
+    assert head.split()[1] == (b"200" if stream else b"500")  # a stream has begun
+    assert (b"text/event-stream" if stream else b"application/json") in head
+    error = json.loads(body[body.index(b'{"error"') : body.index(b"}}") + 2])["error"]
+    assert error["code"] == "internal_error" and "not callable" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["the end of the grace time", "a second signal"])
