@@ -78,7 +78,7 @@ def clip_by_global_norm(gradients: Any, norm: jax.typing.ArrayLike, limit: float
     """
     if not limit:
         return gradients
-    scale = jnp.minimum(1.0, limit / jnp.maximum(norm, limit))
+    scale = jnp.where(jnp.isfinite(norm), limit / jnp.maximum(norm, limit), jnp.nan)  # limit / infinity would be 0
     return jax.tree.map(lambda gradient: gradient * scale, gradients)
 
 

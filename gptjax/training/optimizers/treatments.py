@@ -72,7 +72,7 @@ def treatments_of(
         if not (of_layers := names_of_layers[path]):
             return treat_one((path,), parameter)
         layers = tuple(treat_one((path, *names), parameter) for names in of_layers)
-        if len(set(layers)) == 1:
+        if len(set(layers)) == 1 or all(layer.method == "frozen" for layer in layers):
             return layers[0]
         method = next(layer.method for layer in layers if layer.method != "frozen")
         return Treatment(method, 1.0, 0.0, parameter.size, layers)

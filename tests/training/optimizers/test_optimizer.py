@@ -406,6 +406,15 @@ def test_clipping_with_a_non_finite_norm_makes_every_gradient_non_finite():
     assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(clipped))
 
 
+@pytest.mark.parametrize("head", [jnp.inf, -jnp.inf, 1e30])
+def test_a_norm_that_overflows_is_not_finite_either(head):
+    """Also where every gradient is finite, and only the sum of their squares is too large for a float32."""
+    gradients = map_with_path(lambda path, g: jnp.full_like(g, head) if path == "head" else g, tree_of(1))
+    norm = optax.tree.norm(gradients)
+    assert np.isinf(norm)
+    assert not any(np.isfinite(leaf).any() for leaf in jax.tree.leaves(clip_by_global_norm(gradients, norm, 1.0)))
+
+
 @pytest.mark.parametrize("platform, low", [("cpu", False), ("gpu", True), ("tpu", True)])
 def test_muon_computes_in_the_type_for_the_planned_platform(platform, low):
     """The platform may differ from this machine's: steps can be compiled for GPUs on machines without GPUs."""
@@ -447,3 +456,26 @@ def test_a_rule_may_name_one_layer_of_a_stack(name):
 def test_a_rule_for_a_missing_layer_is_refused():
     with pytest.raises(ConfigError, match="matches no parameter"):
         treatments_of(optimizer_config(rules=(("layers/7/.*", "freeze", True),)), DECLARED)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_stack_whose_layers_are_all_frozen_is_frozen_whatever_rules_name_one_of_its_layers(name):
+    rules = (
+        ("layers/.*", "freeze", True),
+        ("layers/0/.*", "learning_rate", 0.5),
+        ("layers/-1/.*", "weight_decay", 2.0),
+    )
+    config = optimizer_config(name, rules=rules)
+    treatments = treatments_of(config, DECLARED)
+    stacks = [treatments[path] for path in treatments if path.startswith("layers/")]
+    assert {(treatment.method, treatment.per_layer) for treatment in stacks} == {("frozen", ())}
+    after = leaves_by_path(run(config, [tree_of(1)])[0])
+    for path, before in leaves_by_path(PARAMS).items():
+        assert np.array_equal(before, after[path]) == path.startswith("layers/")
+
+
+def test_a_rule_for_one_layer_may_meet_stacks_that_an_objective_does_not_train():
+    config = optimizer_config(rules=(("layers/0/.*", "learning_rate", 0.5),))
+    treatments = treatments_of(config, DECLARED, trains=lambda path: not path.startswith("layers/attention/"))
+    assert treatments["layers/attention/query"].method == "frozen"
+    assert [layer.learning_rate for layer in treatments["layers/feedforward/up"].per_layer] == [0.5, 1.0, 1.0]
