@@ -237,11 +237,15 @@ def _run_time(plan: Plan, step: StepTime, checkpoint: Checkpoint, place: Place) 
     return RunTime(training, evaluation, checkpoints, total)
 
 
-def _tokens_of_evaluation(plan: Plan) -> float:
-    """The tokens that one evaluation reads: those of the config, or all of the validation set if it has fewer."""
-    windows = read_validation_windows(plan.config.data, plan.trainer.objective.windows)
-    at_hand = math.inf if windows is None else windows * plan.config.data.sequence_length
-    return min(plan.config.evaluation.tokens, at_hand)
+def _tokens_of_evaluation(plan: Plan) -> int:
+    """The tokens that one evaluation reads: those of the config, or all of the validation set if that has fewer or the
+    config says 0. If the set is not here, those of the config."""
+    config = plan.config
+    tokens, windows = config.evaluation.tokens, read_validation_windows(config.data, plan.trainer.objective.windows)
+    if windows is None:
+        return tokens
+    at_hand = windows * config.data.sequence_length
+    return min(tokens, at_hand) if tokens else at_hand
 
 
 def _times(plan: Plan, field: str) -> int:

@@ -125,6 +125,7 @@ def test_an_evaluation_reads_no_more_than_the_validation_set(tmp_path, windows):
     all_tokens, whole = 4 * 8, seconds(1024, folder)
     assert whole == pytest.approx(seconds(1024, tmp_path / "not here") * all_tokens / 1024)
     assert seconds(16, folder) == pytest.approx(whole * 16 / all_tokens)
+    assert seconds(0, folder) == whole > 0  # 0: all of it
 
 
 def test_a_step_fits_into_what_jax_can_be_given(monkeypatch):
