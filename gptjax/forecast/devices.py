@@ -15,7 +15,7 @@ from gptjax.config import ConfigError
 from gptjax.display.formatting import counted
 from gptjax.forecast.hardware import BY_NAME, DEVICES, GB, Hardware, target_config
 from gptjax.parallel.mesh import AbstractDevices
-from gptjax.training.hardware import bytes_per_device, processor_name
+from gptjax.training.hardware import bytes_per_device, peak_flops_per_device, processor_name
 
 WITHOUT_DRIVER = "JAX_SKIP_CUDA_CONSTRAINTS_CHECK"  # tells JAX's CUDA plug-in not to look for a GPU
 INSTALL = "pip install --no-deps jax-cuda12-plugin=={0} jax-cuda12-pjrt=={0} nvidia-cudnn-cu12"
@@ -96,10 +96,26 @@ def _here(count: int | None) -> Place:
     if devices[0].platform == "cpu":
         return Place(_processor(len(devices)), len(devices), devices)
     kind = devices[0].device_kind
-    for hardware in DEVICES:
-        if kind == hardware.kind or (hardware.platform == "gpu" and hardware.kind.split()[1] in kind.split()):
-            return Place(dataclasses.replace(hardware, kind=kind), len(devices), devices)
+    if (hardware := _known(kind)) is not None:
+        return Place(dataclasses.replace(hardware, kind=kind), len(devices), devices)
     raise ConfigError(f"--hardware=this: {kind!r} is in no table; name the nearest of {', '.join(BY_NAME)} instead")
+
+
+def _known(kind: str) -> Hardware | None:
+    """The row of the table for JAX's name of a kind, or for another name of the same GPU; None if there is none.
+
+    'NVIDIA H100 PCIe' has the row of the H100. A part of a GPU, or a laptop's, is not the card in its name.
+    """
+    is_whole = peak_flops_per_device(kind, "bfloat16") is not None
+    exact = [hardware for hardware in DEVICES if hardware.kind == kind]
+    named = [hardware for hardware in DEVICES if hardware.platform == "gpu" and _model(hardware.kind) == _model(kind)]
+    return next(iter(exact or (named if is_whole else [])), None)
+
+
+def _model(kind: str) -> str | None:
+    """The word of a GPU's name that has its number: '4090' of 'NVIDIA GeForce RTX 4090', 'H100' of 'NVIDIA H100 80GB
+    HBM3'."""
+    return next((word for word in kind.split() if any(map(str.isdecimal, word))), None)
 
 
 def _processor(count: int) -> Hardware:
