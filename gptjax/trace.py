@@ -7,6 +7,8 @@ work/ folder, the addresses and licenses of single documents are known, too.
 
 from __future__ import annotations
 
+import dataclasses
+
 from gptjax.command_line import cli
 from gptjax.command_line.flags import Flags, given_run
 from gptjax.config import ConfigError
@@ -30,8 +32,9 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--{flag.name} is missing (see --help)")
     config = saved_config(WORKDIR.value)
     saved = saved_metadata(WORKDIR.value)  # None before the first checkpoint
-    windows = make_objective(config).windows
-    row = traced_row(config, saved and saved["fingerprint"], STEP.value, ROW.value, windows)
+    unverified = dataclasses.replace(config, data=dataclasses.replace(config.data, verify=False))
+    dataset = make_objective(unverified).open_data("train", config.training.batch_size)
+    row = traced_row(config, dataset, saved and saved["fingerprint"], STEP.value, ROW.value)
     show_row(Console(), row, WHOLE.value)
 
 

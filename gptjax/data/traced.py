@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gptjax.config import ConfigError, Units
-from gptjax.data.dataset import open_dataset
+from gptjax.data.dataset import Dataset
 from gptjax.display.differences import differences, with_lines
 from gptjax.settings import Settings
 
@@ -30,22 +30,20 @@ class TracedRow:
 
 
 def traced_row(
-    config: Settings, fingerprint: Mapping[str, Any] | None, step: int, row: int, windows: str = ""
+    config: Settings, dataset: Dataset, fingerprint: Mapping[str, Any] | None, step: int, row: int
 ) -> TracedRow:
     """The row of a run's batch.
 
     Args:
       config: the run's config.
+      dataset: the training data, as the run opens them.
       fingerprint: the data's, as saved with the run's checkpoints; None before the first one.
-      windows: as `open_dataset` takes it.
       step: counted from 1, as in metrics.jsonl. row: counted from 0.
 
     Raises:
-      ConfigError: there is no such data, step or row, or the data is not what the run was trained on.
+      ConfigError: there is no such step or row, or the data are not what the run was trained on.
     """
     size, length = config.training.batch_size, config.data.sequence_length
-    unverified = replace(config.data, verify=False)
-    dataset = open_dataset(unverified, "train", seed=config.seed, batch_size=size, windows=windows)
     current = json.loads(json.dumps(dataset.fingerprint()))
     if fingerprint and fingerprint != current:
         sentence = f"data.path = {config.data.path!r}: is not what the run was trained on"

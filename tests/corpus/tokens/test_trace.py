@@ -19,6 +19,7 @@ from gptjax.corpus.tokens.trace import Tracer, show_row, whole_characters
 from gptjax.data import open_dataset
 from gptjax.data.traced import traced_row
 from gptjax.settings import freeze
+from gptjax.training.objectives import make_objective
 
 WORDS = ["alpha", "beta", "naïve", "return", "字典", "𝄞", "of\n", "1984"]
 LENGTH, BATCH = 32, 4
@@ -134,10 +135,14 @@ def run(folder):
     return freeze(made)
 
 
+def opened(run):
+    return make_objective(run).open_data("train", run.training.batch_size)
+
+
 def test_steps_are_counted_as_in_metrics(folder, run, capsys):
     from gptjax.display.terminal import Console
 
-    show_row(Console(width=1000), traced_row(run, None, 7, 2), whole=True)
+    show_row(Console(width=1000), traced_row(run, opened(run), None, 7, 2), whole=True)
     said = capsys.readouterr().out
     found = dataset(folder, "contiguous")
     origin, ((_, start, targets),) = found.spans(6, 2)
@@ -158,12 +163,12 @@ def test_steps_are_counted_as_in_metrics(folder, run, capsys):
 )
 def test_missing_steps_and_rows_are_refused(run, step, row, message):
     with pytest.raises(ConfigError, match=message):
-        traced_row(run, None, step, row)
+        traced_row(run, opened(run), None, step, row)
 
 
 def test_data_other_than_the_training_data_are_refused(run):
     saved = json.loads(json.dumps(dataset(None, "contiguous", run.data.path).fingerprint()))
-    traced_row(run, saved, 1, 0)
+    traced_row(run, opened(run), saved, 1, 0)
     saved["sources"][0]["tokens"] += 1
     with pytest.raises(ConfigError, match=r"is not what the run was trained on\. What differs:\n  sources"):
-        traced_row(run, saved, 1, 0)
+        traced_row(run, opened(run), saved, 1, 0)
