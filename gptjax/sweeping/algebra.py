@@ -28,6 +28,7 @@ import numpy as np
 
 from gptjax.config import ConfigError, default, flatten, suggestion
 
+SEED = "seed"  # the field over which results are averaged
 SIGNIFICANT_DIGITS = 3  # digits of random values, which are rounded so that the name shows the exact value
 
 
@@ -72,7 +73,7 @@ def over(field: str, values: Iterable[Any]) -> Points:
 
 def seeds(count: int, first: int = 0) -> Points:
     """Returns `count` points that differ only in their seed."""
-    return over("seed", range(first, first + count))
+    return over(SEED, range(first, first + count))
 
 
 def named(settings_by_name: Mapping[str, Mapping[str, Any]]) -> Points:

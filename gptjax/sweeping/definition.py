@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from gptjax.config import ConfigError, default, flatten, suggestion, validate
 from gptjax.config.user_code import call_in_file
 from gptjax.evaluation.scores import LOSS
 from gptjax.model.families import validate_model
-from gptjax.sweeping.algebra import Point
+from gptjax.sweeping.algebra import SEED, Point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Sweep:
       settings: further settings that all runs share (field → value); they are not part of a run's name.
       metric: the metric to compare, by its name in metrics.jsonl.
       higher_is_better: whether a higher metric is better, as for an accuracy.
-      x: the field on the horizontal axis of the plot, with one line per combination of the others; '': no plot.
+      x: the field on the horizontal axis of the plot, with one line per combination of the others; '': no plot. Its
+        values must be numbers.
     """
 
     config: str
@@ -45,14 +48,33 @@ def load_sweep(text: str) -> Sweep:
       ConfigError: the file does not exist, or its `get_sweep` fails or does not return a valid sweep.
     """
     sweep = call_in_file(text, "get_sweep", Sweep)
-    wanted = (("config", str, "a file"), ("points", Sequence, "a list of points"), ("settings", Mapping, "a dict"))
+    wanted = (
+        *(("config", str, "a file"), ("points", Sequence, "a list of points"), ("settings", Mapping, "a dict")),
+        *(("metric", str, "the name of a metric"), ("x", str, "a field, or '' for no plot")),
+    )
     for name, kind, words in wanted:
         if not isinstance(value := getattr(sweep, name), kind):
             raise ConfigError(f"{text}: the sweep's {name} = {value!r}: must be {words}")
     for point in sweep.points:
         if not isinstance(point, Point):
             raise ConfigError(f"{text}: the sweep's points hold {point!r}: make points with over(…), grid(…) and so on")
+    if sweep.x and sweep.points:
+        _check_x(f"{text}: the sweep's x = {sweep.x!r}", sweep)
     return sweep
+
+
+def _check_x(setting: str, sweep: Sweep) -> None:
+    """Raises ConfigError, which begins with `setting`, unless the results of the sweep can be drawn over its x."""
+    varied = dict.fromkeys(field for point in sweep.points for field in point.settings if field != SEED)
+    if sweep.x not in varied:
+        raise ConfigError(
+            f"{setting}: must be one of the fields that its points set, and not {SEED}{suggestion(sweep.x, varied)} "
+            f"(they set {', '.join(varied) or 'none'})"
+        )
+    for point in sweep.points:
+        value = point.settings.get(sweep.x, 0)
+        if not (isinstance(value, numbers.Real) and math.isfinite(value)):
+            raise ConfigError(f"{setting}: must be a field whose values are numbers; a point sets it to {value!r}")
 
 
 def override(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:

@@ -25,7 +25,7 @@ def draw(groups: Sequence[Group], metric: str, x: str, folder: Path, higher_is_b
 
     x: the field on the horizontal axis; '': only the losses by step are plotted.
     """
-    found = [group for group in groups if group.values]
+    found = [group for group in groups if any(map(math.isfinite, group.values))]
     if not found:
         return []
     paths = [
@@ -38,7 +38,7 @@ def draw(groups: Sequence[Group], metric: str, x: str, folder: Path, higher_is_b
             metric,
         )
     ]
-    if x:
+    if any(x in group.settings and math.isfinite(group.mean) for group in found):
         path = folder / f"{metric.replace('/', '_')}_by_{short_name(x)}.png"
         paths.append(along(found, metric, x, path, higher_is_better))
     return paths
@@ -59,18 +59,19 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_be
         for color, (label, members) in zip(colors, lines.items()):
             members = sorted(members, key=lambda group: group.settings[x])
             places = np.array([group.settings[x] for group in members], float)
-            means = np.array([group.mean for group in members])
+            means = np.array([group.mean if math.isfinite(group.mean) else math.nan for group in members])
             reach = np.abs([[min(g.values) - g.mean, max(g.values) - g.mean] for g in members]).T
             axes.errorbar(places, means, reach, fmt="o-", color=color, markersize=4, capsize=3, label=label or None)
-            best = int(np.argmax(means) if higher_is_better else np.argmin(means))
-            axes.plot(places[best], means[best], "o", color=color, markersize=11, fillstyle="none")
+            if np.isfinite(means).any():
+                best = int(np.nanargmax(means) if higher_is_better else np.nanargmin(means))
+                axes.plot(places[best], means[best], "o", color=color, markersize=11, fillstyle="none")
         values = [group.settings[x] for members in lines.values() for group in members]
         if min(values) > 0 and max(values) / min(values) > LOG_RATIO:
             axes.set_xscale("log")
         if len(set(values)) <= MOST_TICKS:
             axes.set_xticks(sorted(set(values)), [f"{value:g}" for value in sorted(set(values))])
             axes.minorticks_off()
-        axes.set_ylim(*_limits(groups))
+        axes.set_ylim(*_limits(groups, higher_is_better))
         name = short_name(x).replace("_", " ")
         axes.set_xlabel(name)
         axes.set_ylabel(in_words(metric))
@@ -83,13 +84,14 @@ def along(groups: Sequence[Group], metric: str, x: str, path: Path, higher_is_be
         return save_figure(figure, path)
 
 
-def _limits(groups: Sequence[Group]) -> tuple[float, float]:
-    """Returns limits that include all bars, except of groups that diverged: those whose mean exceeds the median by more
-    than twice the median's distance to the best."""
-    means = [group.mean for group in groups if math.isfinite(group.mean)]
-    low, median = min(means), float(np.median(means))
-    shown = [group for group in groups if group.mean <= median + 2 * (median - low) + 1e-9]
-    values = [value for group in shown for value in group.values if math.isfinite(value)]
+def _limits(groups: Sequence[Group], higher_is_better: bool) -> tuple[float, float]:
+    """Returns limits that include all bars, except of groups that diverged: those whose mean is worse than the median
+    by more than twice the median's distance to the best."""
+    finite = [group for group in groups if math.isfinite(group.mean)]
+    costs = [-group.mean if higher_is_better else group.mean for group in finite]
+    median = float(np.median(costs))
+    most = median + 2 * (median - min(costs)) + 1e-9
+    values = [value for group, cost in zip(finite, costs) if cost <= most for value in group.values]
     low, high = min(values), max(values)
     margin = 0.08 * (high - low) or 0.05 * abs(high)
     return low - margin, high + margin

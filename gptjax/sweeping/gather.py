@@ -18,13 +18,12 @@ from gptjax import config as configs
 from gptjax.display.formatting import count_text, counted, duration_text
 from gptjax.evaluation.scores import BITS_PER_BYTE, LOSS, SET
 from gptjax.files import write_aside
-from gptjax.sweeping.algebra import short_name
+from gptjax.sweeping.algebra import SEED, short_name
 from gptjax.sweeping.predict import Forecast, Size
 from gptjax.sweeping.runs import State, Status, SweepRun
 from gptjax.training.records import history
 from gptjax.training.records.writers import read_metrics
 
-SEED = "seed"
 METRICS = ("train/loss", LOSS.name, BITS_PER_BYTE.name, "tokens_per_second", "elapsed_seconds")
 
 

@@ -201,6 +201,17 @@ def test_an_error_in_a_corpus_config(tmp_path, line, message):
         ("return Sweep('c.py', [1])", "the sweep's points hold 1"),
         ("return Sweep('c.py', 1)", "the sweep's points = 1: must be a list of points"),
         ("return Sweep(1, [])", "the sweep's config = 1: must be a file"),
+        ("return Sweep('c.py', [], x=None)", "the sweep's x = None: must be a field, or '' for no plot"),
+        ("return Sweep('c.py', over('model.width', [1]), x='model.wdith')", "; did you mean model.width?"),
+        ("return Sweep('c.py', over('seed', [1]), x='seed')", "its points set, and not seed (they set none)"),
+        (
+            "return Sweep('c.py', over('model.width', [1]), x='model.num_layers')",
+            "the sweep's x = 'model.num_layers': must be one of the fields that its points set, and not seed",
+        ),
+        (
+            "return Sweep('c.py', over('optimizer.name', ['adamw']), x='optimizer.name')",
+            "the sweep's x = 'optimizer.name': must be a field whose values are numbers; a point sets it to 'adamw'",
+        ),
         ("exit(0)", "line 3: it ends the program with exit status 0"),
         ("return Sweep(", "line 3: '(' was never closed"),
     ],

@@ -151,3 +151,11 @@ def test_plots_are_written(found, tmp_path, x, pictures):
 def test_without_finished_runs_there_are_no_plots(plan, tmp_path):
     runs = plan(seeds(2))
     assert draw(group_by_seed(runs, {run.name: Status(State.FAILED) for run in runs}, LOSS), LOSS, "", tmp_path) == []
+
+
+def test_a_plot_over_a_field_needs_a_finished_run_that_has_it(found, tmp_path):
+    runs, statuses = found
+    groups = group_by_seed(runs, statuses, LOSS)
+    assert [path.name for path in draw(groups, LOSS, "model.width", tmp_path)] == ["loss_by_step.png"]
+    diverged = {run.name: Status(State.FINISHED, 20, [{"step": 20, LOSS: math.nan}]) for run in runs}
+    assert draw(group_by_seed(runs, diverged, LOSS), LOSS, RATE, tmp_path) == []

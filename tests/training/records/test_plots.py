@@ -193,6 +193,22 @@ def test_a_figure_of_a_sweep_contains_its_error_bars_and_leaves_out_diverged_run
     assert figure.axes[0].get_xlabel() == "learning rate"
 
 
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_the_best_of_a_sweep_is_in_its_figure_and_the_worst_may_be_outside(tmp_path, figures, higher_is_better):
+    accuracies = [(0.5,), (0.52,), (0.51,), (0.9, 0.8), (-3.0,), (math.nan,)]
+    sign = 1 if higher_is_better else -1
+    groups = [
+        sweep_figures.Group(str(i), {"model.width": 8 + i}, (), (), tuple(sign * value for value in values))
+        for i, values in enumerate(accuracies)
+    ]
+    sweep_figures.along(groups, "validation/accuracy", "model.width", tmp_path / "along.png", higher_is_better)
+    (axes,) = figures[0].axes
+    low, high = sorted(sign * limit for limit in axes.get_ylim())
+    assert -1 < low < 0.5 and 0.9 < high < 1.1
+    (ring,) = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    np.testing.assert_allclose(ring.get_xydata(), [[11, sign * 0.85]])
+
+
 def test_comparing_runs(tmp_path):
     runs = [make_run(tmp_path / name, 100) for name in "ab"]
     for metric in ("validation/loss", "train/loss"):
