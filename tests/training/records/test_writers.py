@@ -17,7 +17,9 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 from waiting import PATIENCE
 
-from gptjax.training.records import patient_file
+from gptjax.config import default
+from gptjax.settings import freeze
+from gptjax.training.records import history, patient_file
 from gptjax.training.records.tensorboard import TensorBoardWriter
 from gptjax.training.records.writers import (
     FILE_NAME,
@@ -68,6 +70,14 @@ def test_floats_are_read_back_exactly_and_every_line_is_json(tmp_path):
         "minus": -math.inf,
         "mfu": None,
     }
+
+
+def test_only_a_newline_ends_a_row(tmp_path):
+    """A run's history, which is read as metrics are, has texts as they are."""
+    texts = [f"one{end}two" for end in ("\u2028", "\u2029", "\x85")]
+    for step, text in enumerate(texts):
+        history.record_start(tmp_path, freeze(default()), step, data=text)
+    assert [(row["step"], row["data"]) for row in read_metrics(tmp_path / history.FILE_NAME)] == [*enumerate(texts)]
 
 
 def test_truncate_drops_later_rows_and_an_incomplete_line(tmp_path):
