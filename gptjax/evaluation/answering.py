@@ -5,7 +5,8 @@ space at the end of a context belongs to the continuation, because tokenizers jo
 Requests that are longer than the model's context lose tokens at their beginning. Contexts start after the begin token.
 
 A model of pairs (an encoder–decoder, or a decoder trained to complete pairs) takes the context or prompt as its source,
-and the continuation or text as its target. These are tokenized separately, and a source that is too long loses its end.
+and the continuation or text as its target. These are tokenized separately. A source that is too long loses its
+beginning, too, since a question stands at its end.
 
 A model of conversations can be asked by its template: then a prompt is the user's message, and the text is the answer.
 Log-likelihoods are those of plain texts.
@@ -30,6 +31,10 @@ from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
 GENERATED_AT_ONCE = 8  # batches between two progress reports
+STEPS = (
+    8  # an answer that a prompt leaves too little room for gets a multiple of this part of the context, so that many
+)
+# answers have the same limit and are written in one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +43,22 @@ class _Row:
 
     tokens: list[int]
     first: int
-    size: int  # size of the continuation in bytes
+    size: int  # of the scored part of the continuation, in bytes
     truncated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prompt:
+    """A prompt or source as the model reads it.
+
+    Attributes:
+      truncated: the number of tokens cut off at the beginning of its text.
+      most: the number of tokens that may follow.
+    """
+
+    tokens: list[int]
+    truncated: int
+    most: int
 
 
 class ModelAnswerer:
@@ -88,44 +107,55 @@ class ModelAnswerer:
         self.scorer = LogLikelihoods(self.generator.family, self.generator.params, readers)
 
     def score(self, requests: Sequence[Scored]) -> Iterator[tuple[int, LogLikelihood]]:
-        """See `Answerer`. A context that several requests share is read once (`loglikelihood`)."""
-        rows = list(self._rows(requests))
-        for index, score in self.scorer.score([Continued(row.tokens, row.first) for row in rows]):
-            row = rows[index]
+        """See `Answerer`. A context that several requests share is read once (`loglikelihood`), and so are equal
+        requests, whose answers are then exactly equal."""
+        asked: dict[Scored, list[int]] = {}
+        for index, request in enumerate(requests):
+            asked.setdefault(request, []).append(index)
+        rows, owners = list(self._rows(list(asked))), list(asked.values())
+        for number, score in self.scorer.score([Continued(row.tokens, row.first) for row in rows]):
+            row = rows[number]
             tokens = len(row.tokens) - row.first
-            yield index, LogLikelihood(score.nats, tokens, row.size, score.hits == tokens, row.truncated)
+            answer = LogLikelihood(score.nats, tokens, row.size, score.hits == tokens, row.truncated)
+            for index in owners[number]:
+                yield index, answer
 
     def generate(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
-        """See `Answerer`. If prompt and answer do not fit together, the answer gets at most half the context."""
-        if self.reads_pairs:
-            yield from self._targets(requests)
-            return
-        by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
+        """See `Answerer`. If prompt and answer do not fit together, the answer gets the room that the prompt leaves,
+        and at least half the context. Prompts of similar lengths are answered together."""
+        read = self._source if self.reads_pairs else self._prompt
+        by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, _Prompt]]] = {}
         for index, request in enumerate(requests):
-            new = min(request.max_new_tokens, max(self.context // 2, 1))
-            tokens, cut = self._prompt(request.prompt, self.context - new + 1)
-            by_limits.setdefault((new, request.stop), []).append((index, tokens, cut))
-        step = GENERATED_AT_ONCE * self.generator.batch_size
-        for (new, stop), prompts in by_limits.items():
-            prompts.sort(key=lambda prompt: -len(prompt[1]))
-            for first in range(0, len(prompts), step):
-                some = prompts[first : first + step]
-                texts = self._write([tokens for _, tokens, _ in some], new, stop)
-                for (index, _, cut), text in zip(some, texts):
-                    yield index, Written(text.text, cut, text.finish_reason)
+            prompt = read(request.prompt, request.max_new_tokens, max(1, self.context // STEPS))
+            by_limits.setdefault((prompt.most, request.stop), []).append((index, prompt))
+        at_once = GENERATED_AT_ONCE * self.generator.batch_size
+        for (most, stop), prompts in by_limits.items():
+            prompts.sort(key=lambda each: -len(each[1].tokens))
+            for first in range(0, len(prompts), at_once):
+                some = prompts[first : first + at_once]
+                texts = self._write([prompt.tokens for _, prompt in some], most, stop)
+                for (index, prompt), text in zip(some, texts):
+                    yield index, Written(text.text, prompt.truncated, text.finish_reason)
 
-    def _prompt(self, text: str, room: int) -> tuple[list[int], int]:
-        """A prompt's tokens, at most `room`, and the number of tokens cut off at the beginning of its text."""
+    def _prompt(self, text: str, wanted: int, step: int) -> _Prompt:
+        """A prompt that may be followed by `wanted` tokens (see `_room`)."""
         begin = [] if self.generator.begin_id is None else [self.generator.begin_id]
         ids = self.tokenizer.encode(text)
+        around = len(begin) + (0 if self.renderer is None else len(self.renderer.prompt([Message(USER, "")])))
+        most = self._room(around + len(ids), wanted, step)
+        cut = max(0, around + len(ids) - (self.context + 1 - most))
         if self.renderer is None:
-            tokens = [*begin, *ids]
-            cut = max(0, len(tokens) - room)
-            return tokens[cut:], cut
-        around = len(begin) + len(self.renderer.prompt([Message(USER, "")]))
-        cut = max(0, len(ids) - max(room - around, 1))
+            return _Prompt([*begin, *ids][cut:], cut, most)
+        cut = min(cut, max(0, len(ids) - 1))
         message = Message(USER, self.tokenizer.decode(ids[cut:]) if cut else text)
-        return [*begin, *self.renderer.prompt([message]).tolist()], cut
+        return _Prompt([*begin, *self.renderer.prompt([message]).tolist()], cut, most)
+
+    def _room(self, length: int, wanted: int, step: int) -> int:
+        """How many of the `wanted` tokens may follow a prompt of this length in the same context: those that fit, in
+        multiples of `step` if not all do, but at least half the context, for which a longer prompt loses tokens. The
+        last token is not read."""
+        left = self.context + 1 - length
+        return wanted if wanted <= left else min(wanted, max(left // step * step, self.context // 2, 1))
 
     def _write(self, prompts: list[list[int]], max_new_tokens: int, stop: tuple[str, ...]) -> list[Completion]:
         if not self.num_beams:
@@ -133,31 +163,19 @@ class ModelAnswerer:
         found = self.generator.search(prompts, num_beams=self.num_beams, max_new_tokens=max_new_tokens)
         return [dataclasses.replace(each, text=before_first(each.text, stop)) for each in found]
 
-    def _source(self, text: str, room: int) -> tuple[list[int], int]:
-        """A source's tokens as the generator takes them, and the number of tokens cut off to leave `room` for a
-        target."""
+    def _source(self, text: str, wanted: int, step: int = 1) -> _Prompt:
+        """A source as the generator takes it, for a target of `wanted` tokens. Only in a decoder do they share the
+        context (see `_room`)."""
         generator = self.generator
         tokens = [int(token) for token in generator.source_tokenizer.encode(text)]
-        if generator.family.continues:
-            begin = [] if generator.begin_id is None else [generator.begin_id]
-            most = max(1, self.context - room - len(begin) - len(generator.after_source))
-            return [*begin, *tokens[:most], *generator.after_source], max(0, len(tokens) - most)
-        most = generator.config[generator.family.prompt_field] - 1  # its EOS
-        return tokens[:most], max(0, len(tokens) - most)
-
-    def _targets(self, requests: Sequence[Generated]) -> Iterator[tuple[int, Written]]:
-        """Texts for sources, in batches of similar lengths."""
-        by_limits: dict[tuple[int, tuple[str, ...]], list[tuple[int, list[int], int]]] = {}
-        for index, request in enumerate(requests):
-            new = min(request.max_new_tokens, max(self.context // 2, 1))
-            by_limits.setdefault((new, request.stop), []).append((index, *self._source(request.prompt, new)))
-        step = GENERATED_AT_ONCE * self.generator.batch_size
-        for (new, stop), sources in by_limits.items():
-            sources.sort(key=lambda source: -len(source[1]))
-            for first in range(0, len(sources), step):
-                some = sources[first : first + step]
-                for (index, _, cut), text in zip(some, self._write([tokens for _, tokens, _ in some], new, stop)):
-                    yield index, Written(text.text, cut, text.finish_reason)
+        if not generator.family.continues:
+            cut = max(0, len(tokens) - (generator.config[generator.family.prompt_field] - 1))  # its EOS
+            return _Prompt(tokens[cut:], cut, min(wanted, self.context))
+        begin = [] if generator.begin_id is None else [generator.begin_id]
+        around = len(begin) + len(generator.after_source)
+        most = self._room(around + len(tokens), wanted, step)
+        cut = min(max(0, around + len(tokens) - (self.context + 1 - most)), max(0, len(tokens) - 1))
+        return _Prompt([*begin, *tokens[cut:], *generator.after_source], cut, most)
 
     def _rows(self, requests: Sequence[Scored]) -> Iterator[_Row]:
         return self._rows_of_pairs(requests) if self.reads_pairs else self._rows_of_texts(requests)
@@ -169,11 +187,13 @@ class ModelAnswerer:
             self.generator.source_tokenizer.eos_id,
         )
         for request in requests:
-            target = [int(token) for token in self.tokenizer.encode(request.continuation.lstrip())]
-            target = target[: max(1, self.context // 2)] or [0]
-            source, cut = self._source(request.context, len(target))
-            given = source if family.continues else family.framed(source, begin_id, eos_id)
-            yield _Row([*given, *target], len(given), len(request.continuation.lstrip().encode()), cut)
+            text = request.continuation.lstrip()
+            target = [int(token) for token in self.tokenizer.encode(text)] or [0]
+            source = self._source(request.context, len(target))
+            given = source.tokens if family.continues else family.framed(source.tokens, begin_id, eos_id)
+            kept = target[: source.most]
+            size = len((text if kept == target else self.tokenizer.decode(kept)).encode())
+            yield _Row([*given, *kept], len(given), size, source.truncated + len(target) - len(kept))
 
     def _rows_of_texts(self, requests: Sequence[Scored]) -> Iterator[_Row]:
         contexts = [request.context.rstrip() for request in requests]
@@ -186,7 +206,10 @@ class ModelAnswerer:
             tokens = [*begin, *ids.tolist()]
             first = min(max(len(begin) + lengths[contexts[index]], 1), len(tokens) - 1)
             cut = max(0, len(tokens) - self.context - 1)  # the last token is only predicted, not read
-            size = len((moved[index] + requests[index].continuation).encode())
+            scored = moved[index] + requests[index].continuation
+            if first <= cut:  # the continuation alone is longer than the context
+                scored = self.tokenizer.decode(tokens[cut + 1 :])
+            size = len(scored.encode())
             yield _Row(tokens[cut:], max(first - cut, 1), size, cut)
 
 

@@ -100,8 +100,10 @@ class LogLikelihoods:
     """
 
     def __init__(self, family: Family, params: Any, mesh: Mesh | None = None):
-        # Some training settings are replaced: branches need a mask, and nothing is saved for a gradient.
-        forward = dataclasses.replace(family.config, attention="xla", layers="unroll", remat="none")
+        # Some training settings are replaced: branches need a mask, nothing is saved for a gradient, and experts drop
+        # no tokens, which would depend on what else is in a row.
+        changes: dict[str, Any] = dict(attention="xla", layers="unroll", remat="none", expert_capacity=0.0)
+        forward = dataclasses.replace(family.config, **changes)
         self.family = dataclasses.replace(family, config=forward)
         self.mesh = mesh_of(jax.local_devices()) if mesh is None else mesh
         self.params = jax.tree.map(functools.partial(_copied, mesh=self.mesh), params)

@@ -30,9 +30,11 @@ class LogLikelihood:
 
     Attributes:
       nats: its natural logarithm, summed over the continuation's tokens.
-      tokens, bytes: the size of the continuation, including the white space at the end of the context.
-      greedy: whether every token of the continuation is the most likely one at its position.
-      truncated: the number of tokens that were cut from the beginning of the context because they did not fit.
+      tokens, bytes: the size of the continuation, including the white space at the end of the context; of a
+        continuation that is longer than the model's context, the size of the part that was scored.
+      greedy: whether every scored token of the continuation is the most likely one at its position.
+      truncated: the number of tokens that were left out because they did not fit: those at the beginning of the
+        context, or at the end of the target of a pair.
     """
 
     nats: float

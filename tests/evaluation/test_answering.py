@@ -90,7 +90,7 @@ def test_models_that_cannot_generate_are_refused(model):
         ModelAnswerer(params, encoder, TOKENIZER)
 
 
-SOURCES = ["Il dort.", "Bonjour", "s" * 2 * MAX_POSITIONS]
+SOURCES = ["Il dort.", "Bonjour", "s" * 2 * MAX_POSITIONS + "Qui dort?"]
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,47 @@ def test_for_an_encoder_decoder_the_prompt_is_the_source(translator, num_beams):
     params, config = translator
     answerer = ModelAnswerer(params, config, TOKENIZER, num_beams=num_beams)
     answers = dict(answerer.generate([Generated(source, 6, ()) for source in SOURCES]))
-    kept = [*SOURCES[:2], SOURCES[2][: MAX_POSITIONS - 1]]  # including the EOS of the source
+    kept = [*SOURCES[:2], SOURCES[2][-(MAX_POSITIONS - 1) :]]  # including the EOS of the source
     options = dict(num_beams=num_beams) if num_beams else dict(temperature=0.0)
     write = answerer.generator.search if num_beams else answerer.generator.generate
     for index, expected in enumerate(write(kept, max_new_tokens=6, **options)):
         assert (answers[index].text, answers[index].finish_reason) == (expected.text, expected.finish_reason)
-    assert [answers[index].truncated for index in range(3)] == [0, 0, MAX_POSITIONS + 1]
+    assert [answers[index].truncated for index in range(3)] == [0, 0, MAX_POSITIONS + 1 + len("Qui dort?")]
+
+
+def test_a_target_may_be_as_long_as_the_model_writes(translator):
+    params, config = translator
+    ((_, answer),) = ModelAnswerer(params, config, TOKENIZER).generate([Generated("Il dort.", 99, ())])
+    generator = Generator(params, config, TOKENIZER)
+    (expected,) = generator.generate(["Il dort."], max_new_tokens=MAX_POSITIONS, temperature=0.0)
+    assert answer.text == expected.text
+
+
+@pytest.mark.parametrize(("length", "most"), [(3, 42), (8, 36), (20, 24), (40, 24), (99, 24)])
+def test_an_answer_gets_the_room_that_its_prompt_leaves_and_at_least_half(length, most, model, monkeypatch):
+    """In eighths of the context, which has 48 tokens; the begin token is one, and the last one is not read."""
+    answerer, asked = ModelAnswerer(*model, TOKENIZER), []
+    monkeypatch.setattr(answerer, "_write", lambda prompts, most, stop: asked.append((prompts, most)) or [])
+    list(answerer.generate([Generated("x" * length, 999, ())]))
+    (((prompt,), found),) = asked
+    assert found == most and len(prompt) == min(1 + length, MAX_POSITIONS + 1 - most)
+    asked.clear()
+    list(answerer.generate([Generated("x" * length, 5, ())]))
+    assert asked[0][1] == 5 and len(asked[0][0][0]) == min(1 + length, MAX_POSITIONS + 1 - 5)
+
+
+def test_equal_requests_have_equal_answers(model):
+    answers = dict(ModelAnswerer(*model, TOKENIZER).score([REQUESTS[0], *REQUESTS, REQUESTS[0]]))
+    assert answers[0] == answers[1] == answers[len(REQUESTS) + 1]
+    assert sorted(answers) == list(range(len(REQUESTS) + 2))
+
+
+def test_a_continuation_longer_than_the_context_is_measured_by_its_scored_part(model, translator):
+    long = Scored("A", " " + "é" * MAX_POSITIONS)  # two bytes, and two tokens, per character
+    ((_, answer),) = ModelAnswerer(*model, TOKENIZER).score([long])
+    assert answer.tokens == answer.bytes == MAX_POSITIONS and answer.truncated == 2 + 1 + MAX_POSITIONS - 1
+    ((_, answer),) = ModelAnswerer(*translator, TOKENIZER).score([long])
+    assert answer.tokens == answer.bytes == MAX_POSITIONS and answer.truncated == MAX_POSITIONS
 
 
 def test_texts_have_no_likelihood_under_a_model_of_pairs(translator, tmp_path):

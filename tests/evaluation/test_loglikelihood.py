@@ -98,6 +98,15 @@ def test_batches_and_devices_change_nothing(seed, count, devices, together, fiel
         assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
 
 
+def test_experts_drop_no_tokens():
+    """Which tokens a full expert drops would depend on what else is in a row."""
+    params, config = make_model(num_experts=4, experts_per_token=2, expert_capacity=1.0)
+    all_take = dataclasses.replace(config, model=dataclasses.replace(config.model, expert_capacity=0.0))
+    requests = drawn(8, 24)
+    for request, score in zip(requests, answers(family_of(config.model), params, requests), strict=True):
+        assert score.nats == pytest.approx(alone(params, all_take.model, request)[0], abs=1e-4)
+
+
 def test_the_cores_of_a_cpu_share_the_parameters_memory(model):
     params, config = model
     scorer = make_scorer(family_of(config), params, devices=2)
