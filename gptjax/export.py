@@ -54,8 +54,7 @@ from gptjax.reporting.exports import folder_blocks
 from gptjax.settings import ModelSettings
 from gptjax.tokenizer import Tokenizer
 from gptjax.training.checkpoints.format import hash_of_params
-from gptjax.training.checkpoints.loading import load_for_inference
-from gptjax.training.checkpoints.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.loading import load_for_inference, load_tokenizers
 
 SOURCES, GENERATION = "source_tokenizer", "generation_config.json"
 FORMATS = ("huggingface", "gguf")
@@ -95,8 +94,7 @@ def main(argv: list[str]) -> None:
     notes = Console(soft_wrap=True)
     params, config, metadata = load_for_inference(WORKDIR.value, CHECKPOINT.value, EMA.value, OWN_FUNCTIONS.value)
     family = family_for(config.model, FAMILY.value)
-    run_tokenizer = tokenizer.load(WORKDIR.value)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={WORKDIR.value}")
+    run_tokenizer, _ = load_tokenizers(WORKDIR.value, metadata)
     notes.print(f"{WORKDIR.value}: step {metadata['step']:,}, {count(params):,} parameters → {family.architecture}")
 
     if FORMAT.value == "gguf":

@@ -315,6 +315,7 @@ class Dataset:
             "batch_size": self._batch_size,
             "tokenizer_hash": self.tokenizer_hash,
             "begin_id": self.begin_id,
+            **({"source_tokenizer_hash": self._sources[0].source_tokenizer_hash} if self.has_two_vocabularies else {}),
             **({"labels": self.labels} if self.num_classes else {}),
             **({"template": self.template} if self.template else {}),
             "sources": [

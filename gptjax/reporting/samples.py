@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gptjax import tokenizer as tokenizers
 from gptjax.config import ConfigError, default
 from gptjax.conversation import Message, Renderer, template_of
 from gptjax.conversation.messages import USER
@@ -20,8 +19,7 @@ from gptjax.inference.generate import Generator
 from gptjax.reporting.document import Block, Note, Paragraph, Sample
 from gptjax.reporting.kinds import kind_of
 from gptjax.settings import Settings
-from gptjax.training.checkpoints.loading import load_for_inference
-from gptjax.training.checkpoints.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.loading import load_for_inference, load_tokenizers
 
 FOLDER = "samples"
 TEMPERATURE, TOP_P = 0.8, 0.95  # as in training
@@ -81,8 +79,7 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
     except ConfigError:
         params, config, metadata = load_for_inference(run, "latest")
         which = "newest"
-    own = tokenizers.load(run)
-    check_tokenizer(metadata, own.hash, f"--workdir={run}")
+    own, of_sources = load_tokenizers(run, metadata)
     fingerprint = metadata["fingerprint"]
     begin_id = fingerprint.get("begin_id")
     template = fingerprint.get("template")
@@ -91,7 +88,7 @@ def generated(run: Path, count: int, prompts: Sequence[str] | None, max_new_toke
         params,
         config,
         own,
-        source_tokenizer=tokenizers.load_of_sources(run),
+        source_tokenizer=of_sources,
         begin_id=begin_id,
         end_id=renderer.end_id if renderer else None,
         objective=config.training.objective,

@@ -18,15 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from gptjax import tokenizer
 from gptjax.config import ConfigError
 from gptjax.inference.generate import Generator
 from gptjax.interop.adapters import Adapter, load_adapter
 from gptjax.model.families import reading_family_of
 from gptjax.settings import ModelSettings, Settings
+from gptjax.tokenizer import Tokenizer
 from gptjax.training.checkpoints.format import hash_of_params
-from gptjax.training.checkpoints.loading import load_for_inference, saved_config
-from gptjax.training.checkpoints.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.loading import load_for_inference, load_tokenizers, saved_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +38,7 @@ class TrainedModel:
       config: of the run; its `model` section describes `params`.
       metadata: of the checkpoint.
       params_hash: tells its parameters from others.
+      source_tokenizer: that of the sources of pairs, if they have their own.
       mesh: the devices over which they are divided; None: they are on one.
     """
 
@@ -47,7 +47,8 @@ class TrainedModel:
     config: Settings
     metadata: dict[str, Any]
     params_hash: str
-    tokenizer: tokenizer.Tokenizer
+    tokenizer: Tokenizer
+    source_tokenizer: Tokenizer | None
     mesh: Mesh | None
 
     @property
@@ -86,7 +87,7 @@ class TrainedModel:
             params,
             dataclasses.replace(self.config, model=model),
             self.tokenizer,
-            source_tokenizer=tokenizer.load_of_sources(self.workdir),
+            source_tokenizer=self.source_tokenizer,
             begin_id=self.fingerprint.get("begin_id"),
             objective=self.config.training.objective,
             mesh=self.mesh,
@@ -128,8 +129,7 @@ def load_trained_model(
       ConfigError: there is no run in the folder, it has no such checkpoint, or its files do not belong together.
     """
     params, config, metadata = load_for_inference(workdir, checkpoint, ema, own_functions, mesh)
-    own = tokenizer.load(workdir)
-    check_tokenizer(metadata, own.hash, f"--workdir={workdir}")
+    own, of_sources = load_tokenizers(workdir, metadata)
     if jax.default_backend() == "cpu" and config.model.dtype == "bfloat16":
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
-    return TrainedModel(workdir, params, config, metadata, hash_of_params(metadata, ema), own, mesh)
+    return TrainedModel(workdir, params, config, metadata, hash_of_params(metadata, ema), own, of_sources, mesh)

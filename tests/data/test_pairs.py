@@ -168,6 +168,8 @@ def test_two_vocabularies_need_two_stacks(folder, data_config):
     path = folder([([20, 21], [30]), ([22], [31])], source_tokenizer=own)
     config = data_config(path, sequence_length=16)
     assert read_facts(config, "pairs") == DataFacts(265, 1, source_vocab_size=own.vocab_size)
+    found = open_dataset(config, "train", seed=0, batch_size=1, windows="pairs").fingerprint()
+    assert found["source_tokenizer_hash"] == own.hash != found["tokenizer_hash"]
     with pytest.raises(ConfigError, match="have two vocabularies"):
         open_dataset(config, "train", seed=0, batch_size=1, windows="completions")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from gptjax import tokenizer
 from gptjax.config import ConfigError, from_json, get
 from gptjax.config.named_functions import is_named
 from gptjax.files.paths import CONFIG, existing_run, local_path
@@ -20,7 +21,12 @@ from gptjax.parallel.sharding import placed_params
 from gptjax.settings import Settings
 from gptjax.training.checkpoints import folder as folders
 from gptjax.training.checkpoints import format as files
-from gptjax.training.checkpoints.run_metadata import MODEL_MAY_BE_OWN, check_same_model
+from gptjax.training.checkpoints.run_metadata import (
+    MODEL_MAY_BE_OWN,
+    check_same_model,
+    check_source_tokenizer,
+    check_tokenizer,
+)
 
 
 def load_params(
@@ -56,6 +62,24 @@ def load_params(
         return of_process_0(steps) if files.is_shared(like) else steps
 
     return folders.newest_readable(directory, choose, lambda path: files.read_params(path, ema, like, check))
+
+
+def load_tokenizers(
+    workdir: str | Path, metadata: dict, setting: str = "--workdir"
+) -> tuple[tokenizer.Tokenizer, tokenizer.Tokenizer | None]:
+    """A run's tokenizer, and that of the sources of its pairs if they have their own.
+
+    Args:
+      metadata: of a checkpoint of the run.
+      setting: the flag or field that named the folder, for messages.
+
+    Raises:
+      ConfigError: a file is missing or cannot be read, or is not that of the checkpoint.
+    """
+    own, of_sources = tokenizer.load(workdir), tokenizer.load_of_sources(workdir)
+    check_tokenizer(metadata, own.hash, f"{setting}={workdir}")
+    check_source_tokenizer(metadata, None if of_sources is None else of_sources.hash, f"{setting}={workdir}")
+    return own, of_sources
 
 
 def load_for_inference(

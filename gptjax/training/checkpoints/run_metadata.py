@@ -19,6 +19,7 @@ from gptjax.model.lora import FIELDS as ADAPTER_FIELDS
 from gptjax.settings import Settings, allowed_values
 from gptjax.training.checkpoints.vocabulary_growth import Growth
 
+SOURCE_TOKENIZER = "source_tokenizer_hash"  # in a fingerprint, if the sources of pairs have their own tokenizer
 BASE = "base.json"  # in the folder of a run with adapters: the model that they adapt
 # These may name a user's function.
 MAY_BE_OWN = tuple(field for field, allowed in allowed_values().items() if allowed.own)
@@ -86,7 +87,10 @@ def check_compatible(saved: Mapping, config: Settings, fingerprint: Mapping) -> 
       ConfigError: model, dataset, tokenizer, seed or the kind of optimizer changed; the message names each with both
         values.
     """
-    refused = differences(saved["fingerprint"], _json_values(dict(fingerprint)), "data: ")
+    now = _json_values(dict(fingerprint))
+    if SOURCE_TOKENIZER not in saved["fingerprint"]:  # checkpoints of older versions do not record it
+        now.pop(SOURCE_TOKENIZER, None)
+    refused = differences(saved["fingerprint"], now, "data: ")
     noted = []
     for field, (before, now) in _config_differences(saved, config).items():
         switched = field in _SWITCHES and bool(before) != bool(now)
@@ -180,6 +184,21 @@ def check_tokenizer(saved: Mapping, tokenizer_hash: str, source: str) -> None:
         raise ConfigError(
             f"{source}: the tokenizer has hash {tokenizer_hash}, but must have hash {expected}, as the checkpoint of "
             f"step {saved['step']} was trained with"
+        )
+
+
+def check_source_tokenizer(saved: Mapping, tokenizer_hash: str | None, source: str) -> None:
+    """Raises ConfigError, whose message begins with `source`, unless the tokenizer of the sources of pairs is that of
+    the run of `saved`. Checkpoints of older versions do not record it.
+
+    tokenizer_hash: None: there is none, since sources and targets have the same.
+    """
+    expected = saved["fingerprint"].get(SOURCE_TOKENIZER)
+    if expected is not None and tokenizer_hash != expected:
+        found = "is missing" if tokenizer_hash is None else f"has hash {tokenizer_hash}"
+        raise ConfigError(
+            f"{source}: the tokenizer of sources {found}, but must have hash {expected}, as the checkpoint of step "
+            f"{saved['step']} was trained with"
         )
 
 

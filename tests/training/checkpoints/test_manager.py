@@ -31,7 +31,13 @@ from gptjax.training.checkpoints.checksum import checksums
 from gptjax.training.checkpoints.format import CheckpointError, hash_of_params
 from gptjax.training.checkpoints.loading import load_for_inference, load_params, saved_steps
 from gptjax.training.checkpoints.manager import Checkpoints
-from gptjax.training.checkpoints.run_metadata import check_compatible, check_tokenizer, check_warm_start, run_metadata
+from gptjax.training.checkpoints.run_metadata import (
+    check_compatible,
+    check_source_tokenizer,
+    check_tokenizer,
+    check_warm_start,
+    run_metadata,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 WORKER = [sys.executable, toy.__file__]
@@ -735,6 +741,19 @@ def test_a_warm_start_needs_the_same_tokenizer(saved):
         check_warm_start(saved, config, "bb")
     with pytest.raises(ConfigError, match=r"--workdir=here: .*hash bb, but must have hash aa"):
         check_tokenizer(saved, "bb", "--workdir=here")
+
+
+def test_the_tokenizer_of_sources_must_be_that_of_the_checkpoint(saved):
+    check_source_tokenizer(saved, "any", "--workdir=here")  # not recorded by older versions
+    with_sources = {**saved, "fingerprint": saved["fingerprint"] | {"source_tokenizer_hash": "cc"}}
+    check_source_tokenizer(with_sources, "cc", "--workdir=here")
+    for found, told in (("dd", "has hash dd"), (None, "is missing")):
+        with pytest.raises(ConfigError, match=f"here: the tokenizer of sources {told}, but must have hash cc, as the"):
+            check_source_tokenizer(with_sources, found, "--workdir=here")
+    config = changed()
+    check_compatible(saved, config, with_sources["fingerprint"])
+    with pytest.raises(ConfigError, match="source_tokenizer_hash"):
+        check_compatible(with_sources, config, saved["fingerprint"] | {"source_tokenizer_hash": "dd"})
 
 
 # --- Checksums ------------------------------------------------------------------------------------------------------
