@@ -236,6 +236,15 @@ def test_bad_rows_are_counted(tmp_path):
     }
 
 
+def test_a_line_that_is_left_out_of_one_file_leaves_out_its_pair_alone(tmp_path):
+    long = 100 * "x"
+    (tmp_path / "a.fr").write_text(f"un\n{long}\ntrois\nquatre\ncinq\n")
+    (tmp_path / "a.en").write_text(f"one\ntwo\nthree\n{long}\nfive\n")
+    found, skipped = read_all("pairs", f"{tmp_path}/a.fr+{tmp_path}/a.en", max_line_bytes=50)
+    assert [one.text.split(SEPARATOR) for one in found] == [["un", "one"], ["trois", "three"], ["cinq", "five"]]
+    assert skipped == {"unreadable: record of more than 50 bytes": 2}
+
+
 def test_invalid_pairs_are_refused_with_the_reason(tmp_path):
     (tmp_path / "a.fr").write_text("un\ndeux\n")
     (tmp_path / "a.en").write_text("one\n")

@@ -99,7 +99,11 @@ def _jsonl(uri: str, fields: Sequence[str]) -> Iterator[Item]:
 
 
 def _table(uri: str, fields: Sequence[str | int]) -> Iterator[Item]:
-    rows = csv.reader(io.StringIO(_read(uri)), delimiter="," if bare_name(uri).endswith(".csv") else "\t")
+    # As evaluation reads them: in a file of tabs, a quotation mark is a character like any other.
+    form: dict[str, Any] = (
+        dict(delimiter=",") if bare_name(uri).endswith(".csv") else dict(delimiter="\t", quoting=csv.QUOTE_NONE)
+    )
+    rows = csv.reader(io.StringIO(_read(uri)), **form)
     header = [] if fields and all(isinstance(field, int) for field in fields) else next(rows)
     columns = [field if isinstance(field, int) else header.index(field) for field in fields]
     for number, row in enumerate(rows, 1):

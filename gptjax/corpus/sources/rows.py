@@ -113,13 +113,16 @@ def _rows(
 
 def _two_files(first: str, second: str, options: Mapping[str, Any], skipped: Counter[str]) -> Iterator[tuple[str, Row]]:
     with open_stream(first, options) as one, open_stream(second, options) as other:
-        ends = [0, 0]
-        for pair in itertools.zip_longest(lines(one, options, skipped), lines(other, options, skipped)):
-            if pair[0] and pair[1] and pair[0][0] == pair[1][0]:
-                number = pair[0][0]
-                cells = (decode(line, f"{first}:{number}", "detect", skipped).rstrip("\r\n") for _, line in pair)
+        sides = lines(one, options, skipped), lines(other, options, skipped)
+        pair, ends = [next(side, None) for side in sides], [0, 0]
+        while pair[0] or pair[1]:
+            ends = [line[0] if line else end for line, end in zip(pair, ends)]
+            number = min(line[0] for line in pair if line)
+            here = [line[1] for line in pair if line and line[0] == number]
+            if len(here) == 2:  # otherwise this line of one side was left out, or the side has ended
+                cells = (decode(line, f"{first}:{number}", "detect", skipped).rstrip("\r\n") for line in here)
                 yield f"{first}:{number}", dict(zip(("1", "2"), cells))
-            ends = [side[0] if side else end for side, end in zip(pair, ends)]
+            pair = [next(side, None) if line and line[0] == number else line for side, line in zip(sides, pair)]
     if ends[0] != ends[1]:
         raise ConfigError(f"{first} has {ends[0]:,} lines and {second} has {ends[1]:,}: pairs need equally many")
 

@@ -48,10 +48,11 @@ def test_several_jsonl_files_are_read_compressed_or_not(tmp_path):
 
 def test_tables_are_read(tmp_path):
     (tmp_path / "a.csv").write_text('question,A\n"one, ""two""",x\n')
-    (tmp_path / "b.tsv").write_text("ham\tGo on\n")
+    (tmp_path / "b.tsv").write_text('ham\tGo on\nspam\t"Call now\nham\tOk\n')
     assert items(tmp_path / "a.csv", "table") == [Item("a.csv:1", ('one, "two"', "x"))]
     assert items(tmp_path / "a.csv", "table", "question")[0].texts == ('one, "two"',)
-    assert items(tmp_path / "b.tsv", "table", 1) == [Item("b.tsv:1", ("Go on",))]
+    texts = ["Go on", '"Call now', "Ok"]  # as an evaluation reads them, so that the numbers of rows agree
+    assert items(tmp_path / "b.tsv", "table", 1) == [Item(f"b.tsv:{k}", (text,)) for k, text in enumerate(texts, 1)]
 
 
 def test_lines_of_text_are_items(tmp_path):
