@@ -32,7 +32,6 @@ import xxhash
 from jax.sharding import Mesh
 from rich.progress import Progress as Bars
 
-from gptjax import tokenizer
 from gptjax.command_line import cli
 from gptjax.command_line.flags import Flags, given_run
 from gptjax.command_line.runtime import use_compilation_cache
@@ -55,8 +54,7 @@ from gptjax.inference.devices import decoding_mesh, divide_cpu
 from gptjax.model.families import family_of
 from gptjax.runs.comparison import check_plot
 from gptjax.training.checkpoints.averaged import load_average
-from gptjax.training.checkpoints.loading import load_for_inference
-from gptjax.training.checkpoints.run_metadata import check_tokenizer
+from gptjax.training.checkpoints.loading import load_for_inference, load_tokenizers
 
 flags = Flags()
 WORKDIR, CHECKPOINT, EMA, OWN_FUNCTIONS = flags.define_run()
@@ -173,7 +171,7 @@ def evaluate(run: Path, names: str, console: Console) -> None:
         tasks, missing = find_tasks(names, data, also=here, limit=LIMIT.value, few_shot=FEW_SHOT.value)
     for name in missing:
         console.print(f"core: the data of {name} were not found", style="yellow")
-    answerer, identity = load_model(run, params, config, metadata, mesh)
+    answerer, identity, writing = load_model(run, params, config, metadata, mesh)
     folder, of = results.results_folder(run, metadata["step"], len(averaged)), f"step {metadata['step']:,}"
     if averaged:
         identity["averaged"] = {each["step"]: results.checkpoint_hash(each) for each in averaged}
@@ -187,19 +185,25 @@ def evaluate(run: Path, names: str, console: Console) -> None:
         results.write_results(folder, identity, {"text": of_texts})
         console.print(text_table(of_texts))
     if tasks:
-        subject = Subject(identity, of_folders(prepared))
+        subject = Subject(identity, of_folders(prepared), writing)
         found = ask(tasks, answerer, subject, folder, console)
         averages = results.averages_of([name.strip() for name in names.split(",")], found)
-        results.write_results(folder, identity, {"tasks": found, "averages": averages})
+        results.write_results(folder, identity, {"averages": averages})
         console.print(results.task_table(found, averages))
         for name, result in found.items():
             if confusion := result.get("confusion"):
                 console.print(f"{name}:", confusion_table(np.array(confusion["counts"]), confusion["labels"]))
         for note in (*subject.training_text.notes, *results.notes(found, averages)):
             console.print(note, soft_wrap=True)
+        if subject.training_text.sets and config.training.init_from:
+            console.print(
+                "contamination: compared with the text of this run, not with that of the run that it started from, "
+                f"{config.training.init_from}",
+                soft_wrap=True,
+            )
     if loaded:
         with progress_bars(console, "answers") as progress:
-            found = harness.run_harness(loaded, answerer, identity, folder, LIMIT.value, progress)
+            found = harness.run_harness(loaded, answerer, identity | writing, folder, LIMIT.value, progress)
         results.write_results(folder, identity, {"harness": found})
         console.print(harness.harness_table(found))
         for note in loaded.notes:
@@ -239,14 +243,13 @@ def read_text(
 
 def load_model(
     run: Path, params: Any, config: Any, metadata: dict, mesh: Mesh | None
-) -> tuple[ModelAnswerer, dict[str, Any]]:
-    """The model that answers, and everything that its answers depend on.
+) -> tuple[ModelAnswerer, dict[str, Any], dict[str, Any]]:
+    """The model that answers, everything that its answers depend on, and what only its texts depend on.
 
     Raises:
-      ConfigError: config, tokenizer and checkpoint in the folder do not belong together.
+      ConfigError: config, tokenizers and checkpoint in the folder do not belong together.
     """
-    run_tokenizer = tokenizer.load(run)
-    check_tokenizer(metadata, run_tokenizer.hash, f"--workdir={run}")
+    run_tokenizer, of_sources = load_tokenizers(run, metadata)
     if jax.default_backend() == "cpu":  # on a CPU, only matrix products are faster in bfloat16
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float32"))
     renderer = None
@@ -259,7 +262,7 @@ def load_model(
         config,
         run_tokenizer,
         metadata["fingerprint"].get("begin_id"),
-        source_tokenizer=tokenizer.load_of_sources(run),
+        source_tokenizer=of_sources,
         renderer=renderer,
         num_beams=NUM_BEAMS.value,
         mesh=mesh,
@@ -270,18 +273,27 @@ def load_model(
         "checkpoint": results.checkpoint_hash(metadata),
         "moving_average": bool(EMA.value is not False and config.training.ema_decay),
         "tokenizer": run_tokenizer.hash,
+        **({} if of_sources is None else {"source_tokenizer": of_sources.hash}),
         "context": answerer.context,
-        "num_beams": answerer.num_beams,
         "dtype": config.model.dtype,
         "platform": jax.default_backend(),
+    }
+    writing = {
+        "num_beams": answerer.num_beams,
         **({} if renderer is None else {"template": renderer.template.name}),
     }
-    return answerer, identity
+    return answerer, identity, writing
 
 
 def ask(tasks: list[Task], answerer: ModelAnswerer, subject: Subject, folder: Path, console: Console) -> dict[str, Any]:
+    """Evaluates one task after the other; the result of each is written before the next one begins."""
+    found: dict[str, Any] = {}
     with progress_bars(console, "items", {task.name: len(task.items) for task in tasks}) as progress:
-        return run_tasks(tasks, answerer, subject, folder, progress)
+        for task in tasks:
+            of_task = run_tasks([task], answerer, subject, folder, progress)
+            results.write_results(folder, subject.identity, {"tasks": of_task})
+            found |= of_task
+    return found
 
 
 @contextlib.contextmanager

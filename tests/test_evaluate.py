@@ -1,6 +1,7 @@
 """The evaluate command, tested on a tiny run whose checkpoint is made here."""
 
 import functools
+import io
 import json
 
 import jax
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 from commands import run_command, typed_command
 from random_models import MAX_POSITIONS, TOKENIZER, make_model
-from table_answerer import CHOICES, choice_rows, write_task
+from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
 
 from gptjax import config as configs
 from gptjax.cluster.cores import available_cores
 from gptjax.display.formatting import counted
+from gptjax.display.terminal import Console
+from gptjax.evaluate import ask
+from gptjax.evaluation.tasks import Subject, find_tasks
 from gptjax.inference.devices import MOST_CORES
 from gptjax.settings import freeze
 from gptjax.training.checkpoints.averaged import load_average
@@ -66,6 +70,14 @@ def test_tasks_are_evaluated_and_runs_compared(runs):
     done = run_command("evaluate", "compare", f"{runs}/a", f"{runs}/b", f"--plot={runs}/plot.png")
     assert done.returncode == 0, done.stderr
     assert "p " in done.stdout and (runs / "plot.png").exists()
+
+
+def test_the_result_of_a_task_is_written_before_the_next_one_begins(tmp_path):
+    paths = [write_task(tmp_path, CHOICES, choice_rows(5), name) for name in ("first", "second")]
+    tasks, _ = find_tasks(",".join(map(str, paths)))
+    with pytest.raises(KeyboardInterrupt):
+        ask(tasks, TableAnswerer(stop_after=3 * 5 + 1), Subject({"step": 1}), tmp_path, Console(file=io.StringIO()))
+    assert list(json.loads((tmp_path / "results.json").read_text())["tasks"]) == ["first"]
 
 
 def test_text_is_scored_once(runs):

@@ -21,9 +21,16 @@ from gptjax.evaluation.harness.compare import HarnessTasks
 from gptjax.evaluation.paired import MISSING, Difference, Evaluated, Section, paired, unlike_counts, weights_of
 from gptjax.evaluation.results import FILE, FOLDER, read_results, score_text, shown_metrics, shows_guessing
 from gptjax.evaluation.tasks.kinds import CORPUS_METRICS
-from gptjax.evaluation.tasks.metrics import METRICS, Metric, columns_of, item_value, sacrebleu_metric
+from gptjax.evaluation.tasks.metrics import (
+    METRICS,
+    Metric,
+    columns_of,
+    item_value,
+    missing_library,
+    sacrebleu_metric,
+)
 from gptjax.evaluation.tasks.records import read as read_records
-from gptjax.evaluation.tasks.run import ITEMS
+from gptjax.evaluation.tasks.run import ITEMS, made_with_of
 
 UNLIKE = "≠"
 
@@ -63,8 +70,15 @@ class OwnTasks(Section):
 
 
 def records_of(run: Evaluated, task: str) -> dict[str, dict[str, Any]]:
-    path = run.folder / ITEMS / f"{task}.jsonl"
-    return read_records(path)[1] if path.exists() else {}
+    """The records that a task's result was computed from; none if they are missing, or if a later evaluation, which was
+    stopped before its results were written, has begun to replace them."""
+    path, result = run.folder / ITEMS / f"{task}.jsonl", run.results[OwnTasks.name][task]
+    if not path.exists():
+        return {}
+    hashes = result["hashes"]
+    made_with, found = read_records(path)
+    wanted = made_with_of(hashes.get("card"), hashes["file"], result.get("writing", {}), run.results["evaluated"])
+    return found if made_with == wanted else {}
 
 
 def _unlike_hashes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -75,7 +89,9 @@ def _unlike_hashes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 
 def _paired_bootstrap(metric: str, a: Sequence[Mapping], b: Sequence[Mapping]) -> Difference:
-    from sacrebleu.significance import PairedTest  # installed by the extra `eval`
+    if problem := missing_library([metric]):
+        return Difference(unlike=problem)
+    from sacrebleu.significance import PairedTest
 
     references: Any = columns_of([record["references"] for record in a])
     test = PairedTest(

@@ -21,7 +21,7 @@ import scipy  # imports scipy.stats, which takes long, when it is first used
 
 from gptjax.evaluation.tasks.metrics import Metric
 
-MISSING = "the records of items are missing"
+MISSING = "the records of items are missing or belong to another evaluation"
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[s
             results = earlier if earlier.get("evaluated") == identity else results
         for section, found in sections.items():
             results[section] = results.get(section, {}) | dict(found)
+        if core.NAME in results.get(
+            "averages", {}
+        ):  # of all tasks in the file, which an earlier evaluation may have had
+            results["averages"][core.NAME] = core.average(results["tasks"])
         now = datetime.datetime.now(datetime.UTC)
         results |= {"date": now.isoformat(timespec="seconds"), "versions": versions_of(LIBRARIES)}
         with write_aside(folder / FILE) as file:
@@ -179,6 +183,11 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
             found.append(f"{name}: {counted(count, 'row')} left out: {reason}")
         if result.get("empty"):
             found.append(f"{name}: nothing was written for {result['empty']:,} of {counted(result['items'], 'item')}")
+        if (found_in := result["contamination"]) and found_in.get("too_short"):
+            found.append(
+                f"{name}: {counted(found_in['too_short'], 'item')} of its set too short to be searched for in the "
+                "training text, and counted as clean"
+            )
         if result["truncated"]:
             found.append(
                 f"{name}: {counted(result['truncated'], 'item')} longer than the context, cut at the beginning"
@@ -186,6 +195,11 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
     for name, average in averages.items():
         if average["missing"]:
             found.append(f"{name.upper()} without {', '.join(average['missing'])}: their data were not found")
+        if average.get("unlike"):  # files of older versions do not say it
+            found.append(
+                f"{name.upper()} with another number of examples or only a part of the items of "
+                f"{', '.join(average['unlike'])}: not comparable with published values"
+            )
     return found
 
 

@@ -51,12 +51,20 @@ def alone_in(folder: Path, option: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def in_turn(lock: Path) -> Iterator[None]:
-    """Lets one process at a time into the block; others wait. Where the file `lock` cannot be locked, nobody waits."""
+def in_turn(lock: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Lets one process at a time into the block; others wait. Where the file `lock` cannot be locked, nobody waits.
+
+    waiting: called if this process has to wait.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(open(lock, "a")), fcntl.LOCK_EX)
+            file = stack.enter_context(open(lock, "a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from absl import logging
 
 from gptjax.data.mixture import parse_mixture
 from gptjax.errors import ConfigError
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.loglikelihood import mesh_of
+from gptjax.evaluation.results import averages_of
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.inference.devices import decoding_mesh
 from gptjax.model.families import family_of, merged_model
@@ -62,7 +64,7 @@ def make_task_evaluation(
         if not folder.is_dir():
             raise ConfigError(f"evaluation.task_data = {str(folder)!r}: there is no folder of this name")
     prepared = [folder for name, _ in parse_mixture(config.data.path) if (folder := Path(name)).is_dir()]
-    tasks, _ = find_tasks(
+    tasks, missing = find_tasks(
         evaluation.tasks,
         data,
         also=prepared,
@@ -70,6 +72,8 @@ def make_task_evaluation(
         option="evaluation.tasks",
         data_option="evaluation.task_data",
     )
+    if missing:
+        logging.warning("%s: the data of %s were not found", here, ", ".join(missing))
 
     def ask(state: TrainState) -> dict[str, float]:
         params, model = merged_model(config.model, state.best_params)
@@ -81,12 +85,15 @@ def make_task_evaluation(
         with jax.set_mesh(mesh_of(jax.local_devices(), together)):  # replaces the mesh of training
             answerer = ModelAnswerer(params, plain, tokenizer, begin_id, source_tokenizer=source_tokenizer, mesh=mesh)
             results = run_tasks(tasks, answerer, Subject({}), None)
-        return {
+        found = {
             f"{PREFIX}{task}/{metric}": score["value"]
             for task, result in results.items()
             for metric, score in result["scores"].items()
             if score["value"] is not None
         }
+        names = [name.strip() for name in evaluation.tasks.split(",")]
+        averages = averages_of(names, results).items()
+        return found | {f"{PREFIX}{name}/centred_average": average["value"] for name, average in averages}
 
     return ask
 

@@ -99,6 +99,14 @@ def test_without_records_of_items_there_is_no_difference(evaluate):
     assert "records of items are missing" in shown([a, b])
 
 
+def test_records_of_a_later_evaluation_that_was_stopped_are_not_compared(evaluate):
+    a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
+    tasks, _ = find_tasks(str(a.parent / "quiz.toml"), few_shot=2)
+    run_tasks(tasks, TableAnswerer(), Subject({"run": "b"}), results.results_folder(b, 100))
+    drawn = shown([a, b])  # the results of b are still those of zero examples
+    assert "belong to another evaluation" in drawn and ", p " not in drawn
+
+
 def test_tasks_that_some_runs_lack_are_named(evaluate):
     a = evaluate("a", TableAnswerer(), {"quiz": CHOICES, "other": CHOICES})
     b, c = evaluate("b", TableAnswerer(shift=1)), evaluate("c", TableAnswerer(), {"third": CHOICES})

@@ -39,6 +39,23 @@ def test_results_of_one_checkpoint_are_kept_together(tmp_path):
     assert list(results.read_results(tmp_path / "results.json")["tasks"]) == ["other"]
 
 
+def test_an_average_follows_from_all_results_in_the_file(tmp_path):
+    """Also if a later evaluation asks one of its tasks again."""
+
+    def scored(value, few_shot):
+        score = {"value": value, "standard_error": 0.1}
+        scores = {"accuracy_per_token": score, "accuracy": score}
+        return {"scores": scores, "metric": "accuracy", "few_shot": few_shot, "items": 5, "of": 5}
+
+    tasks = {"copa": scored(0.75, 0), "piqa": scored(0.75, 10)}
+    averages = results.averages_of(["core"], tasks)
+    assert averages["core"]["value"] == pytest.approx(0.5) and averages["core"]["unlike"] == []
+    results.write_results(tmp_path, {}, {"tasks": tasks, "averages": averages})
+    results.write_results(tmp_path, {}, {"tasks": {"piqa": scored(0.5, 0)}})
+    found = results.read_results(tmp_path / "results.json")["averages"]["core"]
+    assert found["value"] == pytest.approx(0.25) and found["unlike"] == ["piqa"]
+
+
 def test_evaluations_that_end_at_the_same_time_keep_each_others_results(tmp_path, monkeypatch):
     """As when the tasks of a checkpoint are divided over processes."""
     other = threading.Thread(target=results.write_results, args=(tmp_path, {"step": 1}, {"text": {"wiki": {}}}))
@@ -104,8 +121,11 @@ def test_notes_report_what_the_table_does_not_show(tmp_path):
     rows = [*choice_rows(3), {"question": "?", "choices": ["a"], "gold": 0}]
     quiz = evaluated(tmp_path, rows=rows)
     quiz["quiz"] |= {"truncated": 2, "empty": 1}
-    notes = results.notes(quiz, {"core": {"missing": ["squad", "coqa"]}})
-    assert [note.partition(":")[0] for note in notes] == ["quiz"] * 3 + ["CORE without squad, coqa"]
+    notes = results.notes(quiz, {"core": {"missing": ["squad", "coqa"], "unlike": ["piqa"]}})
+    assert [note.partition(":")[0] for note in notes] == ["quiz"] * 3 + [
+        "CORE without squad, coqa",
+        "CORE with another number of examples or only a part of the items of piqa",
+    ]
     assert "1 row left out: a single choice" in notes[0] and "nothing was written for 1 of 3 items" in notes[1]
     assert "2 items longer than the context" in notes[2]
 

@@ -32,6 +32,11 @@ def make_model(answerer: ModelAnswerer, records: Records, progress: Progress = l
     asked = _Asked(answerer, records, progress)
 
     class HarnessModel(lm_eval().api.model.LM):  # type: ignore[name-defined,misc]
+        @property
+        def num_truncated(self) -> int:
+            """The number of different requests so far that did not fit into the context."""
+            return len(asked.truncated)
+
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             found = asked.answers("log-likelihoods", [each.args for each in requests], asked.score)
             return [(float(each["nats"]), each["greedy"]) for each in found]
@@ -79,6 +84,7 @@ class _Asked:
 
     def __init__(self, answerer: ModelAnswerer, records: Records, progress: Progress):
         self.answerer, self.records, self.progress = answerer, records, progress
+        self.truncated: set[str] = set()  # keys of requests
 
     def answers(
         self, kind: str, requests: Sequence[tuple], ask: Callable[[list[tuple]], Iterator[tuple[int, dict[str, Any]]]]
@@ -93,6 +99,7 @@ class _Asked:
             self.records.add({"item": left[index], **answer})
             done += 1
             self.progress(kind, done, len(by_key))
+        self.truncated |= {key for key in keys if self.records.found[key].get("truncated")}
         return [self.records.found[key] for key in keys]
 
     def score(self, requests: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:

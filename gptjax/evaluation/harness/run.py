@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from gptjax.display.formatting import counted
 from gptjax.errors import ConfigError
 from gptjax.evaluation.answering import ModelAnswerer
 from gptjax.evaluation.harness.library import lm_eval
@@ -67,6 +68,8 @@ def run_harness(
             raise ConfigError(
                 f"a template of {', '.join(loaded.tasks['tasks'])} does not fit its data: {error}"
             ) from None
+    if model.num_truncated:
+        loaded.notes.append(f"{counted(model.num_truncated, 'request')} longer than the context, cut at the beginning")
     for name, samples in found["samples"].items():
         _write_samples(samples_path(folder, name), samples)
     return {name: _result(name, found, loaded) for name in found["results"]}

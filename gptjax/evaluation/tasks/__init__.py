@@ -25,6 +25,7 @@ from typing import Any
 
 from gptjax.errors import ConfigError
 from gptjax.evaluation.tasks import card, core
+from gptjax.evaluation.tasks.metrics import missing_library
 from gptjax.evaluation.tasks.run import Subject, run_tasks
 from gptjax.evaluation.tasks.task import DATA_OPTION, Task, is_at_hand, load
 
@@ -55,7 +56,8 @@ def find_tasks(
       the tasks, and the names of tasks of `core` without data.
 
     Raises:
-      ConfigError: there is no such task, a card is invalid, or data are missing or invalid.
+      ConfigError: there is no such task, a card is invalid, a metric's library is not installed, or data are missing
+        or invalid.
     """
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
@@ -79,4 +81,7 @@ def find_tasks(
         found = card.read(card.find(name, option), **changes)
         if cards.setdefault(found.name, found).folder != found.folder:
             raise ConfigError(f"{option}: two cards are named {found.name}; rename one")
+    for each in cards.values():
+        if problem := missing_library(each.metrics):
+            raise ConfigError(f"{each.name}: metrics: {problem}")
     return [load(each, data, limit, data_option) for each in cards.values()], missing

@@ -157,6 +157,8 @@ def _fill_in(config: Any, given: dict, path: Path, prefix: str = "") -> None:
             continue
         is_number = isinstance(config[key], float) and type(value) is int
         value = tuple(value) if isinstance(value, list) else float(value) if is_number else value
+        if hasattr(config[key], "items"):
+            raise ConfigError(f"{path}: {prefix}{key} = {_shown(value)}: must be a table, [{prefix}{key}]")
         if type(value) is not type(config[key]):
             wanted = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
             what = wanted.get(type(config[key]), "a list of texts")
@@ -195,8 +197,15 @@ def _problem(card: CardSettings) -> str:
         for each in card[key] if isinstance(card[key], tuple) else (card[key],):
             if wrong_template := template.check(each):
                 return f"{key} = {each!r}: {wrong_template}"
+    if card.group and not template.is_field(card.group):
+        return f"group = {card.group!r}: must be the name of a field, without braces, such as category"
     if card.file.count("*") > 1:
         return f"file = {card.file!r}: may have one *"
+    if card.few_shot_file == card.file:
+        return (
+            "few_shot_file: is the file of the items, and an item must not be its own example; leave it out, then the "
+            "examples are other items"
+        )
     if card.few_shot_order == "first" and not card.few_shot_file:
         return "few_shot_order = 'first': needs few_shot_file, since an item must not be its own example"
     if bool(card.hub.dataset) != bool(card.hub.task_id):

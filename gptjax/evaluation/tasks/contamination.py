@@ -7,7 +7,7 @@ for each item how many of its n-grams are in the documents that were kept. This 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,12 +30,14 @@ class TrainingText:
       shared: set → item's id → number of its n-grams that the training text contains.
       ngram: the number of words in an n-gram.
       notes: files that could not be read.
+      too_short: set → the number of its items that have no text long enough to be searched for. They count as clean.
     """
 
     sets: frozenset[str] = frozenset()
     shared: dict[str, dict[str, int]] | None = None
     ngram: int = 0
     notes: tuple[str, ...] = ()
+    too_short: dict[str, int] = field(default_factory=dict)
 
     def shared_by(self, name: str, item: Item) -> int:
         """The number of n-grams of the item that the training text contains."""
@@ -50,6 +52,7 @@ def of_folders(folders: Sequence[str | Path]) -> TrainingText:
     """
     shared: dict[str, dict[str, int]] = {}
     compared: list[frozenset[str]] = []
+    too_short: dict[str, int] = {}
     ngrams: list[int] = []
     notes: list[str] = []
     for folder in map(Path, folders):
@@ -69,11 +72,13 @@ def of_folders(folders: Sequence[str | Path]) -> TrainingText:
             continue
         compared.append(frozenset(section["sets"]))
         ngrams.append(section["ngram"])
+        for name, of_set in section["sets"].items():
+            too_short[name] = max(too_short.get(name, 0), of_set.get("too_short", 0))
         for row in _rows(path):
-            of_set = shared.setdefault(row["set"], {})
-            of_set[row["item"]] = max(of_set.get(row["item"], 0), row["left"])
+            items = shared.setdefault(row["set"], {})
+            items[row["item"]] = max(items.get(row["item"], 0), row["left"])
     sets = frozenset.intersection(*compared) if compared else frozenset()
-    return TrainingText(sets, shared, max(ngrams, default=0), tuple(notes))
+    return TrainingText(sets, shared, max(ngrams, default=0), tuple(notes), too_short)
 
 
 def _rows(path: Path) -> list[dict]:

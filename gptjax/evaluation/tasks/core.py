@@ -45,12 +45,16 @@ def centred(accuracy: float, guessing: float) -> float:
 
 
 def average(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The centred average over the tasks that have results, with the centred accuracy of each, and the names of missing
-    tasks. The standard error comes from the tasks' items; it is None if that of a task is unknown."""
+    """The centred average over the tasks that have results, with the centred accuracy of each, the names of missing
+    tasks, and of those that were asked with another number of examples than CORE's, or on a part of their items. The
+    standard error comes from the tasks' items; it is None if that of a task is unknown."""
     tasks: dict[str, float] = {}
     errors: list[float | None] = []
-    for name, (_, metric, guessing) in TASKS.items():
+    unlike: list[str] = []
+    for name, (few_shot, metric, guessing) in TASKS.items():
         if name in results:
+            if results[name]["few_shot"] != few_shot or results[name]["items"] < results[name]["of"]:
+                unlike.append(name)
             score = results[name]["scores"][metric]
             tasks[name] = centred(score["value"], guessing)
             error = score["standard_error"]
@@ -62,4 +66,5 @@ def average(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "tasks": tasks,
         "of": len(TASKS),
         "missing": [name for name in TASKS if name not in tasks],
+        "unlike": unlike,
     }

@@ -101,6 +101,8 @@ def right_one(answer: str, labels: Sequence[str], count: int) -> int:
     Raises:
       WrongAnswer: `answer` does not name a choice.
     """
+    if labels and len(labels) < count:
+        raise WrongAnswer(f"has {count} choices, but labels names only {', '.join(labels)}")
     letters = [chr(ord("A") + k) for k in range(count)]
     names = list(labels) or [str(k) for k in range(count)]
     if answer in names[:count]:
@@ -114,9 +116,9 @@ def right_one(answer: str, labels: Sequence[str], count: int) -> int:
 def _choice(scores: Sequence[float], right: int) -> tuple[int, float]:
     """The number of the first highest score, and 1 / ties if the right choice is among the highest scores, otherwise
     0."""
-    highest = [number for number, score in enumerate(scores) if score == max(scores)]
-    if not highest:  # a score is NaN
+    if any(math.isnan(score) for score in scores):
         return 0, 0.0
+    highest = [number for number, score in enumerate(scores) if score == max(scores)]
     return highest[0], (right in highest) / len(highest)
 
 

@@ -7,6 +7,7 @@ are computed from all items together; their standard errors come from 1,000 boot
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,17 @@ METRICS = {
     "chrf": Metric("chrF", 1.0, ""),
     **{kind: Metric(kind.replace("rouge", "ROUGE-")) for kind in ROUGE_KINDS},
 }
+
+
+LIBRARIES = {"bleu": "sacrebleu", "chrf": "sacrebleu", **dict.fromkeys(ROUGE_KINDS, "rouge_score")}  # of metrics
+
+
+def missing_library(metrics: Sequence[str]) -> str:
+    """Says which library the metrics need that is not installed; '' if none."""
+    for metric in metrics:
+        if metric in LIBRARIES and importlib.util.find_spec(LIBRARIES[metric]) is None:
+            return f"{metric} needs the package {LIBRARIES[metric]}: pip install 'gptjax[eval]'"
+    return ""
 
 
 def item_value(record: Mapping[str, Any], metric: str) -> float:

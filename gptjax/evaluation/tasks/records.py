@@ -2,11 +2,13 @@
 
 A killed evaluation continues where it stopped: recorded items are not computed again, and an incomplete line is
 ignored. The header says what the records depend on (card, data, tokenizer, checkpoint …). If any of that changes, the
-file is started anew. Every line is JSON; numbers that JSON lacks are stored as text (`json_ready`).
+file is started anew. One process at a time writes a file. Every line is JSON; numbers that JSON lacks are stored as
+text (`json_ready`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +16,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from absl import logging
+
 from gptjax.files import write_aside
+from gptjax.files.folders import in_turn
+
+WAITING = "%s: another process is writing this file; waiting until it ends"
 
 
 class Records:
-    """Item id → its record. A context manager, which keeps the file open.
+    """Item id → its record. A context manager, which reads the file, and keeps it open and locked: another process that
+    evaluates the same waits, and then finds the records.
 
     path: the file; None: records are only kept in memory.
     writes: False: the file is only read. If several processes evaluate together, one writes and all read, so that all
@@ -26,24 +34,31 @@ class Records:
     """
 
     def __init__(self, path: Path | None, made_with: Mapping[str, Any], writes: bool = True):
-        self.path = path if writes else None
+        self.path, self.writes = path, writes and path is not None
         self.made_with = json.loads(json.dumps(made_with))
         self.found: dict[str, dict[str, Any]] = {}
         self._file: IO[bytes] | None = None
-        if path is not None and path.exists():
-            header, found = read(path)
-            self.found = found if header == self.made_with else {}
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Records:
-        if self.path is not None:
+        if self.path is None:
+            return self
+        if self.writes:
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            self._lock.enter_context(in_turn(lock, lambda: logging.warning(WAITING, self.path)))
+        if self.path.exists():
+            header, found = read(self.path)
+            self.found = found if header == self.made_with else {}
+        if self.writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._write(list(self.found.values()))  # removes an incomplete line
             self._file = open(self.path, "ab")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
         self.found[record["item"]] = dict(record)

@@ -29,10 +29,12 @@ class Subject:
       identity: JSON of everything that the answers depend on: run, step, hashes of checkpoint and tokenizer, length of
         the context, dtype …
       training_text: what is known about contamination.
+      writing: JSON of what only the texts that the model writes depend on: number of beams, template of prompts.
     """
 
     identity: Mapping[str, Any]
     training_text: TrainingText = field(default_factory=TrainingText)
+    writing: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_tasks(
@@ -61,7 +63,8 @@ def run_tasks(
 def _run(
     task: Task, answerer: Answerer, subject: Subject, folder: Path | None, progress: Progress, writes: bool
 ) -> dict[str, Any]:
-    made_with = {"card": task.card.hash, "file": task.file_hash, **subject.identity}
+    writing = subject.writing if task.is_generated else {}
+    made_with = made_with_of(task.card.hash, task.file_hash, writing, subject.identity)
     path = folder / ITEMS / f"{task.name}.jsonl" if folder else None
     started = time.monotonic()
     with Records(path, made_with, writes) as records:
@@ -74,6 +77,11 @@ def _run(
             progress(task.name, done, len(task.items))
         found = records.finish([item.id for item in task.items])
     return result_of(task, found, subject) | {"seconds": round(time.monotonic() - started, 3), "asked": len(left)}
+
+
+def made_with_of(card: str, file: str, writing: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the records of a task depend on: hashes of its card and its data, and the subject."""
+    return {"card": card, "file": file, **writing, **identity}
 
 
 def _judged(task: Task, items: Sequence[Item], answerer: Answerer) -> Iterator[dict[str, Any]]:
@@ -106,25 +114,18 @@ def _judged(task: Task, items: Sequence[Item], answerer: Answerer) -> Iterator[d
 def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject) -> dict[str, Any]:
     """The result of a task: JSON with scores and standard errors, counts, hashes, members and contamination."""
     card, metrics = task.card.settings, task.card.metrics
-    members: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        members.setdefault(record.get("member", ""), []).append(record)
-    of_members: dict[str, dict[str, Any]] = {
-        name: {"items": len(some), "scores": scores(some, metrics)} for name, some in members.items()
-    }
-    by_member = card.average == "members" and len(members) > 1
+    members = _by_member(records)
     result: dict[str, Any] = {
         "kind": card.kind,
         "metric": metrics[0],
-        "scores": combined([m["scores"] for m in of_members.values()], metrics)
-        if by_member
-        else scores(records, metrics),
+        "scores": _scores(task, records),
         "items": len(records),
         "of": task.total,
         "truncated": sum(record["truncated"] > 0 for record in records),
         "skipped": task.skipped,
         **({"empty": sum(not record["text"] for record in records)} if task.is_generated else {}),
         "few_shot": card.few_shot,
+        **({"writing": dict(subject.writing)} if task.is_generated and subject.writing else {}),
         "baseline": card.baseline,
         "contamination": _contamination(task, records, subject.training_text),
         "hashes": {"card": task.card.hash, "file": task.file_hash, "prompts": task.prompts_hash()},
@@ -132,10 +133,28 @@ def result_of(task: Task, records: Sequence[Mapping[str, Any]], subject: Subject
     if "macro_f1" in metrics and (labels := _labels(task)):
         result["confusion"] = {"labels": labels, "counts": _confusion(records, len(labels)).tolist()}
     if len(members) > 1:
-        result |= {"average": card.average, "members": of_members}
+        result |= {
+            "average": card.average,
+            "members": {name: {"items": len(some), "scores": scores(some, metrics)} for name, some in members.items()},
+        }
     if card.hub.dataset:
         result["hub"] = {"dataset": card.hub.dataset, "task_id": card.hub.task_id}
     return result
+
+
+def _by_member(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    members: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        members.setdefault(record.get("member", ""), []).append(record)
+    return members
+
+
+def _scores(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The scores of some of a task's records: over all of them or, as the card says, the mean over members."""
+    members, metrics = _by_member(records), task.card.metrics
+    if task.card.settings.average == "members" and len(members) > 1:
+        return combined([scores(some, metrics) for some in members.values()], metrics)
+    return scores(records, metrics)
 
 
 def _labels(task: Task) -> list[str]:
@@ -165,5 +184,6 @@ def _contamination(task: Task, records: Sequence[Mapping[str, Any]], text: Train
         "contaminated": len(records) - len(clean),
         "clean": len(clean),
         "ngrams": sum(shared.values()),
-        "clean_scores": scores(clean, task.card.metrics),
+        "too_short": text.too_short.get(name, 0),
+        "clean_scores": _scores(task, clean),
     }

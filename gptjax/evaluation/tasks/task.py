@@ -94,7 +94,7 @@ def load(card: Card, data: Sequence[Path], limit: int = 0, data_option: str = DA
     for member, place in places(card, settings.file, data, data_option).items():
         found = list(_items(card, place, member, skipped, digest))
         items += found
-        if settings.few_shot_file:
+        if settings.few_shot_file and settings.few_shot:
             (here,) = places(card, settings.few_shot_file.replace("{member}", member), data, data_option).values()
             pool = list(_items(card, here, member, Counter(), digest, id_prefix="example "))
             groups = {item.member for item in found}

@@ -27,6 +27,11 @@ def check(template: str) -> str:
     )
 
 
+def is_field(name: str) -> bool:
+    """Whether `{name}` is the place of a field."""
+    return _FIELD.fullmatch(name) is not None
+
+
 def fill(template: str, values: Mapping[str, Any]) -> str:
     """The template filled with the values of a row. A list is joined by blanks.
 

@@ -20,9 +20,10 @@ def words(seed, count):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Six questions, of which the corpus contains the 2nd and the 5th."""
+    """Seven questions, of which the corpus contains the 2nd and the 5th. The 7th is too short to be searched for."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = [{"question": words(100 + k, 30), "choices": ["a", "b", "c"], "gold": 0} for k in range(6)]
+    rows.append(rows[0] | {"question": "too short"})
     card = write_task(folder, CHOICES, rows)
     texts = [words(k, 120) + (f". {rows[k]['question'].title()}!" if k in (1, 4) else "") for k in range(12)]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -44,7 +45,7 @@ def result_of(made, *folders):
 
 def test_items_in_the_training_text_are_found(made):
     found = result_of(made, made[0])
-    assert (found["contaminated"], found["clean"], found["ngram"]) == (2, 4, 13)
+    assert (found["contaminated"], found["clean"], found["ngram"], found["too_short"]) == (2, 5, 13, 1)
     assert found["ngrams"] == 2 * (30 - 13 + 1)
     text = of_folders([made[0]])
     tasks, _ = find_tasks(str(made[1]))

@@ -4,8 +4,9 @@ from gptjax.errors import ConfigError
 from gptjax.evaluation.tasks import core, find_tasks
 
 
-def result(value, metric, error=0.01):
-    return {"scores": {metric: {"value": value, "standard_error": error}, "other": {"value": 9, "standard_error": 9}}}
+def result(value, metric, error=0.01, few_shot=0, items=9):
+    scores = {metric: {"value": value, "standard_error": error}, "other": {"value": 9, "standard_error": 9}}
+    return {"scores": scores, "few_shot": few_shot, "items": items, "of": 9}
 
 
 def test_guessing_scores_zero_and_a_perfect_model_one():
@@ -23,6 +24,17 @@ def test_the_average_is_over_the_available_tasks():
     assert found["value"] == pytest.approx(0.3)
     assert found["standard_error"] == pytest.approx((0.01**2 + (0.01 / 0.38) ** 2) ** 0.5 / 2)
     assert len(found["missing"]) == 20 and "squad" in found["missing"]
+
+
+def test_tasks_asked_otherwise_than_core_asks_them_are_named():
+    found = core.average(
+        {
+            "boolq": result(0.81, core.PER_TOKEN, few_shot=10),
+            "piqa": result(0.5, core.PER_TOKEN, few_shot=3),
+            "lambada": result(0.1, core.EXACT, items=8),
+        }
+    )
+    assert found["unlike"] == ["piqa", "lambada"]
 
 
 def test_core_finds_the_available_tasks(tmp_path):

@@ -53,9 +53,10 @@ def test_equally_likely_choices_count_as_equal_fractions(tmp_path):
 
 def test_a_nan_score_is_not_a_right_answer(tmp_path):
     rows = [{"q": "?", "c": ["a", "b"], "gold": 0}]
-    nats = {("?", "a"): math.nan, ("?", "b"): math.nan}
-    (record,) = records_of(write_task(tmp_path, CHOICE, rows), TableAnswerer(nats), tmp_path / "out")
-    assert record["accuracy"] == 0
+    for place, (a, b) in enumerate([(math.nan, math.nan), (-1.0, math.nan), (math.nan, -1.0)]):
+        path = write_task(tmp_path, CHOICE, rows, f"quiz{place}")
+        (record,) = records_of(path, TableAnswerer({("?", "a"): a, ("?", "b"): b}), tmp_path / "out")
+        assert record["accuracy"] == 0
 
 
 def test_a_schema_compares_contexts_by_the_same_continuation(tmp_path):
@@ -102,6 +103,11 @@ def test_the_right_choice_is_a_number_a_letter_or_a_label(answer, labels, number
 def test_an_answer_outside_of_the_choices_is_refused(answer, labels):
     with pytest.raises(WrongAnswer):
         right_one(answer, labels, 3)
+
+
+def test_labels_must_name_all_choices():
+    with pytest.raises(WrongAnswer, match="has 3 choices, but labels names only ham, spam"):
+        right_one("ham", ("ham", "spam"), 3)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 import json
 import math
+import threading
+import time
 
 import pytest
 from table_answerer import CHOICES, TableAnswerer, choice_rows, write_task
 
 from gptjax.evaluation.tasks import Subject, find_tasks, run_tasks
 from gptjax.evaluation.tasks.contamination import TrainingText
+from gptjax.evaluation.tasks.records import Records
 
 ROWS = 9
 
@@ -85,6 +88,33 @@ def test_all_processes_compute_the_same_items_although_one_writes(tasks, tmp_pat
     assert reader.asked == writer.asked
 
 
+def test_a_second_process_waits_and_then_finds_the_records(tasks, tmp_path, caplog):
+    path, found = tmp_path / "items" / "quiz.jsonl", []
+
+    def second():
+        with Records(path, {"step": 1}) as records:
+            found.extend(records.found)
+
+    thread = threading.Thread(target=second)
+    with Records(path, {"step": 1}) as records:
+        thread.start()
+        while "another process is writing this file" not in caplog.text:
+            time.sleep(0.01)
+        records.add({"item": "one"})
+    thread.join()
+    assert found == ["one"]
+
+
+def test_what_only_texts_depend_on_changes_no_other_records(tmp_path):
+    written = 'kind = "generation"\nprompt = "{question}"\nreferences = ["x"]\nmetrics = ["exact_match"]\n'
+    paths = [write_task(tmp_path, CHOICES, choice_rows(3)), write_task(tmp_path, written, choice_rows(3), "written")]
+    tasks, _ = find_tasks(",".join(map(str, paths)))
+    run_tasks(tasks, TableAnswerer(), Subject({}, writing={"num_beams": 0}), tmp_path)
+    results = run_tasks(tasks, TableAnswerer(), Subject({}, writing={"num_beams": 4}), tmp_path)
+    assert [results[name]["asked"] for name in ("quiz", "written")] == [0, 3]
+    assert results["written"]["writing"] == {"num_beams": 4} and "writing" not in results["quiz"]
+
+
 def test_a_record_has_requests_and_answers(tmp_path):
     path = write_task(tmp_path, CHOICES + "few_shot = 2\n", choice_rows(ROWS))
     run_tasks(find_tasks(str(path))[0], TableAnswerer(), Subject({"step": 1}), tmp_path)
@@ -132,6 +162,14 @@ def test_contaminated_items_are_counted_and_the_clean_ones_scored(tasks):
     assert (found["contaminated"], found["clean"], found["ngrams"], found["ngram"]) == (2, ROWS - 2, 5, 13)
     assert result["scores"]["accuracy"]["value"] == pytest.approx(3 / ROWS)
     assert found["clean_scores"]["accuracy"]["value"] == pytest.approx(1 / (ROWS - 2))
+
+
+def test_scores_of_the_clean_items_are_averaged_as_those_of_all(tmp_path):
+    rows = [{**row, "subject": "a" if k < 2 else "b"} for k, row in enumerate(choice_rows(6))]
+    tasks, _ = find_tasks(str(write_task(tmp_path, CHOICES + 'group = "subject"\naverage = "members"\n', rows)))
+    subject = Subject({}, TrainingText(frozenset({"quiz"}), {"quiz": {}}, 13, too_short={"quiz": 2}))
+    result = run_tasks(tasks, TableAnswerer(), subject, None)["quiz"]
+    assert result["contamination"]["clean_scores"] == result["scores"] and result["contamination"]["too_short"] == 2
 
 
 def test_a_set_without_comparison_has_no_contamination_result(tasks):

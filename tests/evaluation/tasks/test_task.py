@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -50,6 +51,22 @@ def test_examples_from_a_separate_file(tmp_path):
     assert task.requests(task.items[0])[0].context.count("solved?") == 2
     with pytest.raises(ConfigError, match="too few rows"):
         loaded(write_task(tmp_path, card.replace("few_shot = 2", "few_shot = 5"), rows))
+    (tmp_path / "dev.jsonl").unlink()
+    task = loaded(write_task(tmp_path, card, rows), few_shot=0)  # needs no examples
+    assert task.few_shot(task.items[0]) == []
+
+
+@pytest.mark.parametrize(("metric", "library"), [("bleu", "sacrebleu"), ("rougeL", "rouge_score")])
+def test_a_metric_whose_library_is_missing_is_refused_before_anything_is_written(
+    metric, library, monkeypatch, tmp_path
+):
+    card = f'kind = "generation"\nprompt = "{{question}}"\nreferences = ["{{question}}"]\nmetrics = ["{metric}"]\n'
+    path = str(write_task(tmp_path, card, choice_rows(3)))
+    assert find_tasks(path)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == library else find_spec(name))
+    with pytest.raises(ConfigError, match=f"quiz: metrics: {metric} needs the package {library}: pip install"):
+        find_tasks(path)
 
 
 def test_an_item_is_never_its_own_example_even_with_all_others(tmp_path):
