@@ -144,7 +144,7 @@ def train(
     config, plan, start_step = run.config, run.plan, int(state.step)
     score = plan.trainer.objective.scores[0]
     best = BestScore(run.workdir, score, run.windows_scored, start_step)
-    notes = notes + best.risen(start_step, checkpoints.best(score.name, run.windows_scored))
+    notes = notes + best.risen(start_step, checkpoints.best(score, run.windows_scored))
     if start_step >= plan.total_steps:
         end = f"training.duration = {config.training.duration!r} ends it at step {plan.total_steps}"
         notes.append(f"nothing to do: the run is at step {start_step}, and {end}; a longer one goes on from there")
@@ -203,7 +203,7 @@ def train(
     stopped_by = stop.name if done < plan.total_steps else None
     show_end(run, done, stopped_by, progress, throughput, scores, best.value)
     show_review(run, done - start_step, done, progress.train_loss, throughput)
-    consoles.print_notes(run.console, best.risen(done, checkpoints.best(score.name, run.windows_scored)))
+    consoles.print_notes(run.console, best.risen(done, checkpoints.best(score, run.windows_scored)))
     plot(run)
 
 

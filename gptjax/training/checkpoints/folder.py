@@ -6,7 +6,7 @@ import functools
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from gptjax.training.checkpoints.frozen_parameters import is_folder_of_frozen
 JUDGED_BY = "judged_by"  # metadata key: [name of the score that selects the best checkpoint, whether higher is better]
 _UNREADABLE = "unreadable-"
 T = TypeVar("T")
+Cost = tuple[float, tuple[str, str | None]]  # (cost, (score's name, scored set)) of a checkpoint
 
 
 def directory_of(workdir: str | Path, setting: str = "--workdir") -> Path:
@@ -60,22 +61,40 @@ def best_first(directory: Path) -> dict[tuple, list[int]]:
     """(score's name, scored set) → steps of the checkpoints with a finite value of that score, best first.
 
     Among equal scores, the later step comes first. Keys are in the order in which their scores were last measured.
+    Checkpoints that cannot be read are left out; restoring them reports the damage.
     """
-    costs = {step: cost for step in steps_in(directory) if math.isfinite((cost := cost_of(directory / str(step)))[0])}
-    in_turn = dict.fromkeys(costs[step][1] for step in sorted(costs, reverse=True))
+    return ranked(costs_of(directory, steps_in(directory)))
+
+
+def ranked(costs: Mapping[int, Cost | None]) -> dict[tuple, list[int]]:
+    """The same from what `costs_of` returns."""
+    finite = {step: cost for step, cost in costs.items() if cost is not None and math.isfinite(cost[0])}
+    in_turn = dict.fromkeys(finite[step][1] for step in sorted(finite, reverse=True))
     return {
-        kind: sorted((step for step in costs if costs[step][1] == kind), key=lambda s: (costs[s][0], -s))
+        kind: sorted((step for step in finite if finite[step][1] == kind), key=lambda s: (finite[s][0], -s))
         for kind in reversed(in_turn)
     }
 
 
-@functools.cache  # a checkpoint does not change, and a run may have hundreds
-def cost_of(path: Path) -> tuple[float, tuple[str, str | None]]:
-    """Returns (cost, (score's name, scored set)). The cost is lower for a better score, and NaN without one."""
-    try:
-        metadata = files.read_metadata(path)
-    except CheckpointError:
-        return math.nan, (LOSS.name, None)  # restoring it reports the damage
+def costs_of(directory: Path, steps: Iterable[int]) -> dict[int, Cost | None]:
+    """Step → what `cost_of` returns; None if the checkpoint cannot be read, perhaps only at this moment."""
+    found: dict[int, Cost | None] = {}
+    for step in steps:
+        try:
+            found[step] = cost_of(directory / str(step))
+        except CheckpointError:
+            found[step] = None
+    return found
+
+
+@functools.cache  # a checkpoint does not change, and a run may have hundreds; errors are not kept
+def cost_of(path: Path) -> Cost:
+    """The cost is lower for a better score, and NaN without one.
+
+    Raises:
+      CheckpointError: the checkpoint cannot be read.
+    """
+    metadata = files.read_metadata(path)
     name, higher_is_better = metadata.get(JUDGED_BY, (LOSS.name, LOSS.higher_is_better))
     score = metadata["metrics"].get(name, math.nan)
     return -score if higher_is_better else score, (name, metadata["metrics"].get(SET))

@@ -21,6 +21,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from gptjax.config import ConfigError
+from gptjax.evaluation.scores import Score
 from gptjax.files.paths import run_folder
 from gptjax.parallel.distributed import of_process_0
 from gptjax.training.checkpoints import folder as folders
@@ -36,8 +37,9 @@ class Checkpoints:
     """The checkpoints of one run. All processes that train it must make the same calls.
 
     It keeps the latest `keep_latest`, the best `keep_best` by each score on each set of windows, and every step that is
-    a multiple of `keep_every`. Different scores, or scores on different sets, are never compared. Opening removes the
-    remains of interrupted saves and deletions.
+    a multiple of `keep_every`. Different scores, or scores on different sets, are never compared. A checkpoint whose
+    score cannot be read stays, since it may be the best. Opening removes the remains of interrupted saves and
+    deletions.
 
     Args:
       workdir: the run's folder, seen by all processes.
@@ -94,10 +96,13 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         return max(self.all_steps(), default=None)
 
-    def best(self, score: str, windows: str | None) -> tuple[int, float] | None:
+    def best(self, score: Score, windows: str | None) -> tuple[int, float] | None:
         """(step, value) of the checkpoint with the best score on this set; None if no checkpoint has the score."""
-        steps = folders.best_first(self.directory).get((score, windows), [])
-        return (steps[0], files.read_metadata(self.directory / str(steps[0]))["metrics"][score]) if steps else None
+        steps = folders.best_first(self.directory).get((score.name, windows))
+        if not steps:
+            return None
+        cost, _ = folders.cost_of(self.directory / str(steps[0]))  # not read again
+        return steps[0], -cost if score.higher_is_better else cost
 
     def save(self, step: int, state: TrainState, metadata: Mapping, metrics: Mapping | None = None) -> float:
         """Waits for the previous save, then starts to save `state`. A step that is already saved is not saved again.
@@ -219,7 +224,8 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         try:
-            for old in set(self.all_steps()) - self._kept():
+            steps = self.all_steps()
+            for old in set(steps) - self._kept(steps):
                 folders.delete(self.directory / str(old))
             for unused in self._unused_frozen():
                 folders.delete(unused)
@@ -238,11 +244,12 @@ class Checkpoints:
         used = {metadata["frozen"]["folder"] for metadata in of_checkpoints if "frozen" in metadata}
         return [path for path in found if path.name not in used | {self._sound}]
 
-    def _kept(self) -> set[int]:
-        steps = self.all_steps()
+    def _kept(self, steps: list[int]) -> set[int]:
         forever = [step for step in steps if self._keep_every and step % self._keep_every == 0]
-        best = [step for same in folders.best_first(self.directory).values() for step in same[: self._keep_best]]
-        return {*steps[-self._keep_latest :], *best, *forever}
+        costs = folders.costs_of(self.directory, steps if self._keep_best else [])
+        best = [step for same in folders.ranked(costs).values() for step in same[: self._keep_best]]
+        unread = [step for step, cost in costs.items() if cost is None]
+        return {*steps[-self._keep_latest :], *best, *unread, *forever}
 
     def _fail(self, step: int, error: Exception) -> None:
         newest = self.latest_step()

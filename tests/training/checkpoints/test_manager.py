@@ -24,6 +24,7 @@ from orbax.checkpoint import v1 as ocp
 from waiting import PATIENCE, until
 
 from gptjax.config import ConfigError, default, flatten, from_json, to_json
+from gptjax.evaluation.scores import LOSS
 from gptjax.settings import freeze
 from gptjax.training.checkpoints import checksum
 from gptjax.training.checkpoints import format as checkpoint_format
@@ -318,6 +319,25 @@ def test_without_validation_only_the_latest_are_kept(tmp_path, mesh):
     save_steps(tmp_path, mesh, [1, 2, 3], keep_latest=1, keep_best=3)
     with open_checkpoints(tmp_path) as checkpoints:
         assert checkpoints.all_steps() == [3]
+
+
+@pytest.mark.parametrize("moments", [1, 9])
+def test_a_checkpoint_whose_score_cannot_be_read_at_the_moment_is_not_deleted(tmp_path, mesh, monkeypatch, moments):
+    losses, read, failures = {1: 1.0, 2: 3.0, 3: 2.0, 4: 4.0, 5: 5.0}, checkpoint_format.read_metadata, []
+
+    def unreliable(path):
+        if path.name == "1" and len(failures) < moments:
+            failures.append(path)
+            raise CheckpointError("the file server does not answer")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint_format, "read_metadata", unreliable)
+    save_steps(tmp_path, mesh, losses, losses, keep_latest=1, keep_best=1)
+    kept = [1, 3, 5] if moments == 9 else [1, 5]  # while the best is not known, the best of the others stays, too
+    assert saved_steps(tmp_path) == kept and len(failures) == min(moments, 5)
+    assert open_checkpoints(tmp_path).best(LOSS, None) == ((3, 2.0) if moments == 9 else (1, 1.0))
+    save_steps(tmp_path, mesh, [6], keep_latest=1, keep_best=0)
+    assert saved_steps(tmp_path) == [6]
 
 
 def test_a_saved_step_is_not_saved_again(tmp_path, mesh):
