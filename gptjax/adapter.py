@@ -22,13 +22,14 @@ from gptjax.command_line.flags import Flags, given_run
 from gptjax.config import ConfigError, to_json
 from gptjax.data.prepared import SOURCE_PREFIX
 from gptjax.display.terminal import Console
+from gptjax.files import write_aside
+from gptjax.files.folders import removed_if_useless
 from gptjax.files.paths import CONFIG, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
-from gptjax.training.checkpoints.format import start_save
+from gptjax.training.checkpoints.format import save
 from gptjax.training.checkpoints.loading import load_for_inference, saved_config
 from gptjax.training.metrics import init_monitor
-from gptjax.training.records.writers import write_whole
 from gptjax.training.state import TrainState
 
 # What a checkpoint's metadata say of its own arrays, and its scores: not true of merged ones.
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"--output={OUTPUT.value}: must be a new or an empty folder")
     if not saved_config(WORKDIR.value).model.lora_rank:
         raise ConfigError(f"--workdir={WORKDIR.value}: must be a run that trains adapters; model.lora_rank is 0 there")
-    what = merge(folder) if MERGE.value else take_out(folder)
+    with removed_if_useless(folder, lambda folder: False):
+        what = merge(folder) if MERGE.value else take_out(folder)
     Console(soft_wrap=True).print(f"{what} in {folder}")
 
 
@@ -71,14 +73,15 @@ def merge(folder: Path) -> str:
     tokenizer.load(WORKDIR.value).save(folder)
     if (source := tokenizer.load_of_sources(WORKDIR.value)) is not None:
         source.save(folder, SOURCE_PREFIX)
-    write_whole(folder / CONFIG, to_json(of_merged))
+    with write_aside(folder / CONFIG) as file:
+        file.write(to_json(of_merged).encode())
     # The optimizer's state is that of other parameters, so the run cannot be continued.
     state = TrainState(jax.numpy.int32(metadata["step"]), params, (), None, init_monitor())
     of_run = {name: value for name, value in metadata.items() if name not in OF_THE_ARRAYS}
     of_run |= {"config": json.loads(to_json(of_merged)), "metrics": {}, "merged_from": WORKDIR.value}
     path = (folder / "checkpoints" / str(metadata["step"])).absolute()
     path.parent.mkdir()
-    start_save(path, state, of_run).result()
+    save(path, state, of_run)
     return f"step {metadata['step']:,} with its adapter merged"
 
 

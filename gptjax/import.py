@@ -33,7 +33,7 @@ from gptjax.config import ConfigError, RunError, default, to_json
 from gptjax.conversation import TEMPLATES, Renderer, Template, load_template
 from gptjax.display.formatting import counted
 from gptjax.display.terminal import Console
-from gptjax.files import folder_aside
+from gptjax.files import folder_aside, write_aside
 from gptjax.files.paths import CONFIG, local_path, run_folder
 from gptjax.inference.devices import decoding_mesh
 from gptjax.interop.chat_template import recognized
@@ -44,11 +44,10 @@ from gptjax.model.families import family_named, family_of
 from gptjax.parallel.sharding import placed_params
 from gptjax.settings import ModelSettings, Settings, freeze, thaw
 from gptjax.tokenizer import Tokenizer
-from gptjax.training.checkpoints.format import hash_of_params, start_save
+from gptjax.training.checkpoints.format import hash_of_params, save
 from gptjax.training.checkpoints.loading import load_for_inference, saved_metadata
 from gptjax.training.checkpoints.run_metadata import run_metadata
 from gptjax.training.metrics import init_monitor
-from gptjax.training.records.writers import write_whole
 from gptjax.training.state import TrainState
 
 CHECKS = ("auto", "none", "transformers")
@@ -223,7 +222,8 @@ def write_run(
 ) -> None:
     """Writes a run with these parameters at step 0."""
     own_tokenizer.save(folder)
-    write_whole(folder / CONFIG, to_json(config))
+    with write_aside(folder / CONFIG) as file:
+        file.write(to_json(config).encode())
     begin = opened.content.get("bos_token_id")
     if begin not in own_tokenizer.control_ids.values():
         begin = own_tokenizer.eos_id if own_tokenizer.bos_id is None else own_tokenizer.bos_id
@@ -236,7 +236,7 @@ def write_run(
     path = (folder / "checkpoints" / "0").absolute()
     path.parent.mkdir()
     # There is no state of an optimizer: the run can start others, but not be continued itself.
-    start_save(path, TrainState(jax.numpy.int32(0), params, (), None, init_monitor()), metadata).result()
+    save(path, TrainState(jax.numpy.int32(0), params, (), None, init_monitor()), metadata)
 
 
 def check(folder: Path, opened: Opened, own_tokenizer: Tokenizer, mesh: Mesh | None) -> list[str]:

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 from absl.flags import IllegalFlagValueError
+from full_disks import fill_disk
 from prepared_folders import write_prepared
 from training_runs import losses_and_scores, train_run
 
 from gptjax import adapter, sample
 from gptjax import train as train_command
-from gptjax.config import ConfigError, default, validate
+from gptjax.config import ConfigError, RunError, default, validate
 from gptjax.interop import adapters
 from gptjax.model.families import family_of
 from gptjax.runs.start import check_start
@@ -149,6 +150,14 @@ def test_what_cannot_be_taken_out_or_started_is_refused(runs, capsys, tmp_path):
             begin(lora_config(runs, **{"training.init_from": str(runs / "lora")}, **plain, **fields), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"model.lora_rank = 2: needs training.init_from"):
         begin(lora_config(runs, **{"training.init_from": ""}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("full", "error"), [("config.json", OSError), ("checkpoints", RunError)])
+def test_a_merged_run_that_cannot_be_written_fails_and_leaves_nothing(runs, capsys, tmp_path, monkeypatch, full, error):
+    fill_disk(monkeypatch, full)
+    with pytest.raises(error, match="No space left"):
+        run_command(adapter, capsys, f"--workdir={runs / 'lora'}", f"--output={tmp_path / 'merged'}", "--merge")
+    assert not list(tmp_path.iterdir())
 
 
 def test_adapters_of_a_run_are_trained_further(runs, tmp_path):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from full_disks import fill_disk
 from huggingface_models import MODELS, save_run, written
 from random_models import TOKENIZER, make_model
 from safetensors import safe_open
@@ -66,6 +67,16 @@ def test_a_run_comes_back_by_export_and_import(tmp_path, capsys):
     assert not differences_of(model, after[1].model) and after[2]["step"] == 0
     assert saved_metadata(tmp_path / "back")["fingerprint"]["begin_id"] == TOKENIZER.eos_id
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(("full", "error"), [("config.json", OSError), ("checkpoints", RunError)])
+def test_an_import_that_cannot_be_written_fails_and_leaves_nothing(tmp_path, monkeypatch, full, error):
+    save_run(tmp_path / "run", **MODELS["llama"])
+    run_export(tmp_path / "run", tmp_path / "out")
+    fill_disk(monkeypatch, full)
+    with pytest.raises(error, match="No space left"):
+        run_import(tmp_path / "out", tmp_path / "back")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
 @pytest.mark.exhaustive

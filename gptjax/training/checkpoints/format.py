@@ -66,6 +66,18 @@ def start_save(
     return _start_save(path, _parts(state), {**metadata, **described})
 
 
+def save(path: Path, state: TrainState, metadata: Mapping) -> None:
+    """Writes a checkpoint and waits until it is on disk.
+
+    Raises:
+      CheckpointError: it could not be written.
+    """
+    try:
+        start_save(path, state, metadata).result()
+    except Exception as error:
+        raise CheckpointError(f"checkpoint {path} was not written: {reason(error)}") from error
+
+
 def describe_frozen(arrays: Mapping[str, jax.Array]) -> Frozen:
     """arrays: 'params/…' → array."""
     return Frozen(_described_with_sums(arrays))
