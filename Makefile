@@ -9,7 +9,7 @@ SHARED := -n 2 --dist=loadfile --no-loadscope-reorder
 RUN ?= runs/demo
 DATA ?= data/stdlib
 ROAD ?= runs/road
-# A third of the tests: they compile little and start no runs, and leave out the model, the step and whole runs.
+# Less than half of the tests: they compile little and start no runs; those of the model and the step are left out.
 QUICK := tests/config tests/settings tests/configs tests/data tests/tokenizer \
   $(addprefix tests/corpus/,cleaning contamination duplicates formats report sources stages tokens) \
   $(addprefix tests/parallel/test_,mesh.py sharding.py) $(addprefix tests/inference/test_,sampling.py text.py) \
@@ -43,7 +43,7 @@ test: $(BIN)/.ready ## run all tests
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(SHARED)
 
-quick: $(BIN)/.ready ## a third of the tests in about a minute, without those of the model, the step and whole runs
+quick: $(BIN)/.ready ## less than half of the tests, in about a minute; not those of the model, the step and whole runs
 	$(BIN)/python -m pytest $(SHARED) -m 'not slow and not exhaustive' $(QUICK)
 
 test-exhaustive: $(BIN)/.ready ## many more cases than `make test`, which has a few of each kind
