@@ -10,7 +10,7 @@ Texts and tasks, scored by `gptjax evaluate`:
 
 requests.py             what an evaluation asks a model, and what it answers: the interface `Answerer` (start here)
 answering.py            a trained model as an `Answerer`
-loglikelihood.py        log-likelihoods in full rows, a shared context once; token_scores.py: those of given tokens
+loglikelihood.py        log-likelihoods in full rows, what texts share once; token_scores.py: those of given tokens
 text.py                 perplexity of whole documents
 tasks/                  questions with known answers; harness/: the same by the library lm_eval
 results.py              results.json and tables

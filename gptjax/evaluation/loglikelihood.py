@@ -1,11 +1,11 @@
 """Log-likelihoods of continuations in batches of few shapes, on all devices. A shared context is read only once.
 
-The continuations of one context form a group, which takes a contiguous part of a row: the context, then each
-continuation without its last token, which is only predicted. Continuations are branches of the context: each sees the
-context and itself, as if it followed the context directly (`attention.Branches`). A row holds several groups, as rows
-in training hold several documents, so that a forward pass uses the whole device and has little padding. The output of
-the last layer and logits are computed only at positions that predict a continuation. An encoder–decoder reads contexts
-as its sources, and continuations as branches without a common beginning.
+The continuations of one context form a group, and contexts that begin alike may share one, such as questions after the
+same examples. A group is read as a tree: what its texts begin with stands in the row once, and each token sees what
+comes before it in its text (`attention.Branches`). The last token of a text is only predicted. A row holds several
+groups, as rows in training hold several documents, so that a forward pass uses the whole device and has little padding.
+The output of the last layer and logits are computed only at positions that predict a continuation. An encoder–decoder
+reads contexts as its sources, and the continuations of one source as a tree.
 
 Each device reads its own rows with a copy of the parameters; cores of a CPU that are devices (`devices.divide_cpu`)
 share one copy. If the parameters are split over several devices, these read the same rows together. A batch is sent
@@ -42,8 +42,10 @@ POSITIONS = 256  # whose logits exist together, if only for a part of the vocabu
 # be read from memory too often
 FEWEST_LENGTHS = 6  # of rows, unless fewer hold all groups without unused room
 SHORTEST = 256  # tokens of the shortest row; a quarter of that for a source
+SHARED = 8  # tokens that two contexts must have in common to be read as one tree
 WANTED_STEPS = 16  # the number of positions whose output is computed is a multiple of this part of a row
 AXIS = "data"
+NO_SOURCE = np.zeros(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +70,54 @@ class TokenScore:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Group:
-    """One context and its continuations, by the index of their requests.
+class _Text:
+    """A request as it is read: with its context or, for an encoder–decoder, after the token that begins a target.
 
     Attributes:
-      size: the number of tokens that it takes in a row, and in a row's source.
-      wanted: the number of those that predict a token of a continuation.
+      tokens: int32 [length]; the last one is only predicted.
+      shared: how many of those that are read stand in the row already, for the text before it in its group.
     """
 
-    context: tuple[int, ...]
-    continuations: list[tuple[int, tuple[int, ...]]]
-    size: tuple[int, int]
-    wanted: int
+    index: int
+    tokens: np.ndarray
+    first: int
+    shared: int = 0
+
+    @property
+    def read(self) -> np.ndarray:
+        return self.tokens[:-1]
+
+    @property
+    def more(self) -> int:
+        """How many tokens the row gets for this text."""
+        return len(self.tokens) - 1 - self.shared
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """Texts that are read as one tree, depth first, and their source.
+
+    Attributes:
+      tokens, ends, positions: int32 [size], of the tree (see `attention.Branches`).
+      scored: int32 [scored tokens, 2]: text by text, the place that predicts each scored token, and the token.
+    """
+
+    texts: list[_Text]
+    source: np.ndarray
+    tokens: np.ndarray
+    ends: np.ndarray
+    positions: np.ndarray
+    scored: np.ndarray
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int]:
+        """The number of tokens that the group takes in a row, and in a row's source."""
+        return len(self.tokens), len(self.source)
+
+    @functools.cached_property
+    def wanted(self) -> int:
+        """The number of places that predict a scored token."""
+        return len(np.unique(self.scored[:, 0]))
 
 
 @dataclasses.dataclass
@@ -154,62 +192,83 @@ class LogLikelihoods:
         return self.readers * max(1, self.tokens // sum(shape))
 
     def _groups(self, requests: Sequence[Continued]) -> Iterator[_Group]:
-        """The continuations of each context as one group, or as several groups, which each read the context again, if
-        one would take more than a batch and more than twice the context."""
-        by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+        """Groups of texts: all with the same context or, if they begin with the same tokens, with several contexts."""
+        by_context: dict[bytes, tuple[np.ndarray, list[_Text]]] = {}
         for index, request in enumerate(requests):
             if not 1 <= request.first < len(request.tokens):
                 raise ValueError(f"request {index} scores from token {request.first} of {len(request.tokens)}")
-            tokens = tuple(request.tokens)
-            by_context.setdefault(tokens[: request.first], []).append((index, tokens[request.first :]))
-        for context, continuations in by_context.items():
-            own, source = (len(context), 0) if self.family.continues else (0, len(context) - 1)
-            begin = 0 if self.family.continues else 1  # a target starts with the token at the end of the prompt
-            room = max(self.tokens, 2 * own)
-            some: list[tuple[int, tuple[int, ...]]] = []
-            size = own
-            for each in continuations:
-                more = begin + len(each[1]) - 1
-                if some and (size + more > room or not self.family.branches):
-                    yield _Group(context, some, (size, source), size - own + min(own, 1))
-                    some, size = [], own
-                some.append(each)
-                size += more
-            yield _Group(context, some, (size, source), size - own + min(own, 1))
+            tokens = np.asarray(request.tokens, np.int32)
+            context = tokens[: request.first]
+            begin = 0 if self.family.continues else request.first - 1
+            text = _Text(index, tokens[begin:], request.first - begin)
+            by_context.setdefault(_in_order(context), (context, []))[1].append(text)
+        held: list[_Text] = []  # a group that may grow
+        size = common = 0  # the tokens of its tree, and how many of them all of its texts share
+        for key in sorted(by_context):
+            context, of_context = by_context[key]
+            for texts in self._parts(of_context):
+                if not (self.family.branches and self.family.continues):
+                    yield _group(texts, NO_SOURCE if self.family.continues else context[:-1])
+                    continue
+                more = sum(text.more for text in texts)
+                with_held = _num_common(held[-1].read, texts[0].read) if held else 0
+                most = max(SHORTEST, 2 * min(common, with_held))  # a longer row costs more attention
+                if with_held >= SHARED and size + more - with_held <= most:
+                    held += [dataclasses.replace(texts[0], shared=with_held), *texts[1:]]
+                    size, common = size + more - with_held, min(common, with_held)
+                    continue
+                if held:
+                    yield _group(held)
+                held, size, common = texts, more, min((text.shared for text in texts[1:]), default=len(texts[0].read))
+        if held:
+            yield _group(held)
+
+    def _parts(self, texts: Sequence[_Text]) -> Iterator[list[_Text]]:
+        """The texts of one context in the order of their tokens, together or, if their tree would take more than a
+        batch and more than twice the context, in several parts, which each read the context again."""
+        some, size = list[_Text](), 0
+        room = max(self.tokens, 2 * texts[0].first)
+        for text in sorted(texts, key=lambda text: _in_order(text.tokens)):
+            shared = _num_common(some[-1].read, text.read) if some else 0
+            if some and (size + text.more - shared > room or not self.family.branches):
+                yield some
+                some, size, shared = [], 0, 0
+            some.append(dataclasses.replace(text, shared=shared) if shared else text)
+            size += some[-1].more
+        yield some
 
     def _send(self, shape: tuple[int, int], rows: list[_Row], Q: int) -> Any:
         """Divides the rows over the devices and starts the program; does not wait for the returned arrays.
 
-        Q: the number of positions in each row whose output is computed.
+        Q: the number of places in each row whose output is computed.
         """
         length, source_length = shape
         n = self.readers
         B = min(1 << (-(-len(rows) // n) - 1).bit_length(), self._num_rows(shape) // n)
         Q = Q if self.family.branches else length
         wanted = np.zeros((n * B, Q), np.int32)
-        names = ("tokens", "segments", "branches", "positions")
+        names = ("tokens", "segments", "ends", "positions")
         arrays = {name: np.zeros((n * B, length), np.int32) for name in names}
         sources = {name: np.zeros((n * B, source_length), np.int32) for name in ("tokens", "segments", "positions")}
-        scored: list[list[tuple[int, int]]] = [[] for _ in range(n)]  # per device: place in `wanted`, token
+        scored: list[list[np.ndarray]] = [[] for _ in range(n)]  # per device: [number of the place in `wanted`, token]
         for number, row in enumerate(rows):
-            laid = _laid_out(row.groups, self.family.continues)
-            for name, values in zip(names, laid.row):
-                arrays[name][number, : len(values)] = values
-            for name, values in zip(sources, laid.source):
-                sources[name][number, : len(values)] = values
-            at, tokens = np.transpose(laid.scored)
-            places = np.arange(length) if Q == length else np.unique(at)
+            pairs = _lay_out(row.groups, *([each[number] for each in of.values()] for of in (arrays, sources)))
+            places = np.arange(length) if Q == length else np.unique(pairs[:, 0])
             wanted[number, : len(places)] = places
-            scored[number // B] += zip(number % B * Q + np.searchsorted(places, at), tokens)
-        # A context's end predicts a token of each of its continuations, so more tokens may be scored than there are
-        # positions. The number of pieces is part of the program; doubling it keeps the programs few.
+            chosen = number % B * Q + np.searchsorted(places, pairs[:, 0])
+            scored[number // B].append(np.stack([chosen, pairs[:, 1]], axis=1))
+        # A place may predict a token of several texts, so more tokens may be scored than there are places. The number
+        # of pieces is part of the program; doubling it keeps the programs few.
         pieces = 2 * -(-B * length // self.piece)
-        while pieces * self.piece < max(map(len, scored)):
+        while pieces * self.piece < max(sum(map(len, of_device)) for of_device in scored):
             pieces *= 2
         asked = np.zeros((n, pieces * self.piece, 2), np.int32)
-        for device, pairs in enumerate(scored):
-            asked[device, : len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
-        used = np.array([-(-len(pairs) // self.piece) for pairs in scored], np.int32)
+        used = np.zeros(n, np.int32)
+        for device, of_device in enumerate(scored):
+            count = sum(map(len, of_device))
+            used[device] = -(-count // self.piece)
+            if count:
+                asked[device, :count] = np.concatenate(of_device)
         inputs = [*arrays.values(), wanted, *sources.values(), asked.reshape(n * pieces, self.piece, 2), used]
         placed = jax.device_put(inputs, NamedSharding(self.mesh, P(AXIS)))
         with jax.set_mesh(self.mesh):
@@ -221,12 +280,11 @@ class LogLikelihoods:
         first = [0] * self.readers
         for number, row in enumerate(rows):
             device = number // B
-            for group in row.groups:
-                for index, tokens in group.continuations:
-                    places = slice(first[device], first[device] + len(tokens))
-                    first[device] += len(tokens)
-                    total = nats[device, places].sum(dtype=np.float64)
-                    yield index, TokenScore(float(total), int(hits[device, places].sum()))
+            for text in (text for group in row.groups for text in group.texts):
+                places = slice(first[device], first[device] + len(text.tokens) - text.first)
+                first[device] = places.stop
+                total = nats[device, places].sum(dtype=np.float64)
+                yield text.index, TokenScore(float(total), int(hits[device, places].sum()))
 
 
 def mesh_of(devices: Sequence[jax.Device], together: int = 1) -> Mesh:
@@ -316,41 +374,53 @@ def _filled(waiting: list[_Group], shape: tuple[int, int], one: bool) -> _Row:
     return row
 
 
-@dataclasses.dataclass
-class _Layout:
-    """The layout of groups in a row: tokens, segments, branches and positions; the same for sources, without branches;
-    and the positions that predict a continuation, each with its target token."""
-
-    row: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], [], []))
-    source: tuple[list[int], ...] = dataclasses.field(default_factory=lambda: ([], [], []))
-    scored: list[tuple[int, int]] = dataclasses.field(default_factory=list)
-
-    def add(self, tokens: Sequence[int], segment: int, branch: int, first: int) -> int:
-        """Returns the position of the first token."""
-        place, count = len(self.row[0]), len(tokens)
-        for values, more in zip(self.row, (tokens, [segment] * count, [branch] * count, range(first, first + count))):
-            values.extend(more)
-        return place
+def _in_order(tokens: np.ndarray) -> bytes:
+    """Bytes that are ordered as the tokens are."""
+    return tokens.astype(">i4").tobytes()
 
 
-def _laid_out(groups: Sequence[_Group], continues: bool) -> _Layout:
-    layout = _Layout()
+def _num_common(a: np.ndarray, b: np.ndarray) -> int:
+    """The number of tokens that both texts begin with."""
+    length = min(len(a), len(b))
+    differs = a[:length] != b[:length]
+    first = int(differs.argmax()) if length else 0
+    return first if length and differs[first] else length
+
+
+def _group(texts: list[_Text], source: np.ndarray = NO_SOURCE) -> _Group:
+    """The group of texts in the order of their tokens: of each, the tree gets what the text before does not share."""
+    tokens, ends, positions = np.zeros((3, sum(text.more for text in texts)), np.int32)
+    scored = np.zeros((sum(len(text.tokens) - text.first for text in texts), 2), np.int32)
+    path, count, done = np.zeros(max(len(text.tokens) for text in texts), np.int32), 0, 0  # path: places of the text
+    length = 0  # of the text before
+    for text in texts:
+        ends[path[text.shared : length]] = count - 1
+        length, new = len(text.tokens) - 1, slice(count, count + text.more)
+        path[text.shared : length] = positions[new] = np.arange(text.shared, length)
+        path[text.shared : length] += count - text.shared
+        tokens[new] = text.tokens[text.shared : length]
+        of_text = scored[done : done + length + 1 - text.first]
+        of_text[:, 0], of_text[:, 1] = path[text.first - 1 : length], text.tokens[text.first :]
+        count, done = new.stop, done + len(of_text)
+    ends[path[:length]] = count - 1
+    return _Group(texts, source, tokens, ends, positions, scored)
+
+
+def _lay_out(groups: Sequence[_Group], row: Sequence[np.ndarray], source: Sequence[np.ndarray]) -> np.ndarray:
+    """Writes groups into a row and its source, and returns their `scored` with places in this row.
+
+    Args:
+      row: its tokens, segments, ends and positions. source: its tokens, segments and positions.
+    """
+    scored, start, source_start = list[np.ndarray](), 0, 0
     for segment, group in enumerate(groups, 1):
-        if continues:
-            end = layout.add(group.context, segment, 0, 0) + len(group.context) - 1
-        else:
-            *source, begin = group.context
-            for values, more in zip(layout.source, (source, [segment] * len(source), range(len(source)))):
-                values.extend(more)
-        for branch, (_, tokens) in enumerate(group.continuations, 1):
-            if continues:
-                first = layout.add(tokens[:-1], segment, branch, len(group.context))
-                places = [end, *range(first, first + len(tokens) - 1)]
-            else:
-                first = layout.add([begin, *tokens[:-1]], segment, branch, 0)
-                places = [*range(first, first + len(tokens))]
-            layout.scored += zip(places, tokens)
-    return layout
+        for values, more in zip(row, (group.tokens, segment, group.ends + start, group.positions)):
+            values[start : start + group.size[0]] = more
+        for values, more in zip(source, (group.source, segment, np.arange(group.size[1]))):
+            values[source_start : source_start + group.size[1]] = more
+        scored.append(group.scored + np.array([start, 0], np.int32))
+        start, source_start = start + group.size[0], source_start + group.size[1]
+    return np.concatenate(scored)
 
 
 def _score(family: Family, mesh: Mesh, most: int, params: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -379,7 +449,7 @@ def _score_places(
     params: Any,
     tokens_BT: jax.Array,
     segments_BT: jax.Array,
-    branches_BT: jax.Array,
+    ends_BT: jax.Array,
     positions_BT: jax.Array,
     wanted_BQ: jax.Array,
     source_BS: jax.Array,
@@ -394,7 +464,7 @@ def _score_places(
     at most `most` tokens of the vocabulary at a time."""
     seen: dict[str, jax.Array] = {}
     if family.branches:
-        seen |= dict(segments_BT=segments_BT, branches_BT=branches_BT, positions_BT=positions_BT)
+        seen |= dict(segments_BT=segments_BT, ends_BT=ends_BT, positions_BT=positions_BT)
         if wanted_BQ.shape != tokens_BT.shape:  # otherwise all are wanted
             seen |= dict(wanted_BQ=wanted_BQ)
     if not family.continues:

@@ -69,16 +69,19 @@ def attention_weights(
 
 
 class Branches(NamedTuple):
-    """Describes rows that hold several continuations of one beginning, which the row contains only once.
+    """Describes rows of texts that branch: what several texts begin with, a row contains only once.
+
+    A row holds trees of tokens. All tokens that follow a token in some text stand directly after it, text by text
+    (depth first). A token sees the tokens on the path from the root of its tree to itself.
 
     Attributes:
-      numbers_BT: int32; the branch of each token. Branch 0 is the beginning. Within its segment, a token sees the
-        tokens of branch 0 and of its own branch.
+      ends_BT: int32; the last place in the row with a token that follows this one in some text; the token's own place
+        if none does. The token is seen from its own place up to this one.
       positions_BT: int32; the position of each token in its text. Distances are computed from these, because a branch
-        need not stand directly after the beginning.
+        need not stand directly after its beginning.
     """
 
-    numbers_BT: jax.Array
+    ends_BT: jax.Array
     positions_BT: jax.Array
 
 
@@ -91,13 +94,11 @@ def visible(
     *,
     causal: bool = True,
     key_lengths_B: jax.Array | None = None,
-    branches_BT: jax.Array | None = None,
-    branches_BS: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Whether query t sees key s, [B, T, S] bool, and how far s lies before t, [B, T, S].
 
     A query does not see keys that come later (if causal), keys that are `window` rows or more away (0: no limit), or
-    keys of another segment or branch (see `Branches`). B is 1 if the mask is the same for all rows of the batch.
+    keys of another segment. B is 1 if the mask is the same for all rows of the batch.
 
     Args:
       rows_BT: the queries' places in the sequence.
@@ -111,8 +112,21 @@ def visible(
         mask_BTS &= (rows_BS < key_lengths_B[:, None])[:, None, :]
     if segments_BT is not None:
         mask_BTS &= segments_BT[:, :, None] == segments_BS[:, None, :]
-    if branches_BT is not None:
-        mask_BTS &= (branches_BS == 0)[:, None, :] | (branches_BT[:, :, None] == branches_BS[:, None, :])
+    return mask_BTS, distance_BTS
+
+
+def visible_in_trees(
+    queries: tuple[jax.Array, Branches], keys: tuple[jax.Array, Branches], window: int = 0
+) -> tuple[jax.Array, jax.Array]:
+    """As `visible`, causal, for texts that branch.
+
+    queries, keys: the places of consecutive tokens in their row, [t] and [s], and their Branches.
+    """
+    (rows_t, of_queries), (rows_s, of_keys) = queries, keys
+    mask_BTS = (rows_s <= rows_t[:, None]) & (rows_t[:, None] <= of_keys.ends_BT[:, None, :])
+    distance_BTS = of_queries.positions_BT[:, :, None] - of_keys.positions_BT[:, None, :]
+    if window:
+        mask_BTS &= distance_BTS < window
     return mask_BTS, distance_BTS
 
 
@@ -132,6 +146,7 @@ def attention(
     dropout: float = 0.0,
     dropout_keys_B: jax.Array | None = None,
     scores: Scores = PLAIN,
+    heads_in_turn: bool = True,
 ) -> jax.Array:
     """Attention [B, T, N, H], computed by one of the backends.
 
@@ -145,9 +160,10 @@ def attention(
       segments_BT: int32; a query sees only keys of its own segment.
       key_segments_BS: the segments of the keys; None: `segments_BT`.
       key_lengths_B: int32, at least 1; the number of keys in each row, which padding follows. None: S.
-      branches: describes rows with several continuations of one beginning; None: no row has any.
+      branches: describes rows of texts that branch; None: no text does. They take the place of segments.
       block: the number of query rows that the xla backend handles at a time.
       dropout: the share of the weights that are set to zero if `dropout_keys_B` is given.
+      heads_in_turn: whether a CPU may take one head of texts that branch after the other: not if devices divide them.
 
     Raises:
       ConfigError: the backend is unknown or cannot run these inputs. No other backend silently replaces it.
@@ -193,7 +209,7 @@ def attention(
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], k_BSKH.shape[2], -1, q_BTNH.shape[3])
         inputs = q_BTKGH, k_BSKH, v_BSKH
         of_heads = jax.vmap(lambda q, k, v: blocks((q, marks_BT), (k, v, marks_BS)), in_axes=2, out_axes=2)
-        if branches is None:
+        if branches is None or not heads_in_turn:
             return of_heads(*inputs).reshape(q_BTNH.shape)
 
         def in_turn(*inputs: jax.Array) -> jax.Array:
@@ -230,16 +246,14 @@ def _attention_of_rows(
             K = k_BsKH.shape[2]
             drawn = keep_probabilities(dropout_keys_B, dropout, rows_t, num_keys, K, q_BtNH.shape[2] // K)
             kept = jax.lax.dynamic_slice_in_dim(drawn, rows_s[0], rows_s.size, axis=-1), 1.0 / (1.0 - dropout)
-        places_Bt, places_Bs, numbers_Bt, numbers_Bs = rows_t[None], rows_s[None], None, None
         if branches_Bt is not None:
-            (numbers_Bt, places_Bt), (numbers_Bs, places_Bs) = branches_Bt, branches_Bs
-        mask_Bts, distance_Bts = visible(
-            *(places_Bt, places_Bs, window, segments_Bt, segments_Bs),
-            causal=causal,
-            key_lengths_B=key_lengths_B,
-            branches_BT=numbers_Bt,
-            branches_BS=numbers_Bs,
-        )
+            mask_Bts, distance_Bts = visible_in_trees((rows_t, branches_Bt), (rows_s, branches_Bs), window)
+        else:
+            mask_Bts, distance_Bts = visible(
+                *(rows_t[None], rows_s[None], window, segments_Bt, segments_Bs),
+                causal=causal,
+                key_lengths_B=key_lengths_B,
+            )
         if is_plain:
             return attend_plain(scores.scale or q_BtNH.shape[-1] ** -0.5, q_BtNH, k_BsKH, v_BsKH, mask_Bts)
         return attend(q_BtNH, k_BsKH, v_BsKH, mask_Bts, kept, scores, distance_Bts)

@@ -173,7 +173,7 @@ class Decoder(Stack):
         positions_BT: jax.Array | None = None,
         dropout_keys_B: jax.Array | None = None,
         context: dict[str, Any] | None = None,
-        branches_BT: jax.Array | None = None,
+        ends_BT: jax.Array | None = None,
         wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the residual stream [B, T, D] after the final norm, and the statistics of the blocks, each [L, B, …].
@@ -184,12 +184,12 @@ class Decoder(Stack):
         micro-batches and on any mesh.
 
         Args:
-          branches_BT: int32 branch of each token if a row holds several continuations of one beginning (see
-            `attention.Branches`). Segments and positions must then be given, too.
+          ends_BT: int32; where each token is last seen, if the rows hold texts that branch (see `attention.Branches`).
+            Positions must then be given, too.
           wanted_BQ: int32; the places of the tokens whose output is wanted: [B, Q, D] (see `Stack.transform`).
         """
         positions_BT = self.counted(tokens_BT) if positions_BT is None else positions_BT
-        branches = None if branches_BT is None else Branches(branches_BT, positions_BT)
+        branches = None if ends_BT is None else Branches(ends_BT, positions_BT)
         of_layers_LB, of_embedding_B = self.dropout_keys(dropout_keys_B)
         x_BTD = self.embedded(self.embedding, tokens_BT, positions_BT, of_embedding_B)
         seen = {"segments_BT": segments_BT, "branches": branches, "context": context}

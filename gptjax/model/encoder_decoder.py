@@ -79,7 +79,7 @@ class EncoderDecoder(Decoder):
         source_BS: jax.Array,
         source_segments_BS: jax.Array | None = None,
         source_positions_BS: jax.Array | None = None,
-        branches_BT: jax.Array | None = None,
+        ends_BT: jax.Array | None = None,
         wanted_BQ: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Like `Decoder.hidden`, for targets that have sources. Give segments for both or for neither."""
@@ -88,7 +88,7 @@ class EncoderDecoder(Decoder):
         context = {"context_BSD": encoded_BSD}
         if source_segments_BS is not None:
             context["key_segments_BS"] = source_segments_BS
-        marks = (segments_BT, positions_BT, dropout_keys_B, context, branches_BT, wanted_BQ)
+        marks = (segments_BT, positions_BT, dropout_keys_B, context, ends_BT, wanted_BQ)
         x_BTD, statistics = super().hidden(tokens_BT, *marks)
         return x_BTD, statistics | {f"encoder_{name}": each for name, each in of_encoder.items()}
 

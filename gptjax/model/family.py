@@ -58,7 +58,7 @@ class Family(abc.ABC):
       prompt_field: the field of `model` that limits the tokens of a prompt.
       reads_in_pieces: whether it has `empty_cache`, `read` and `logits`, so that several calls may read a prompt,
         and its cache is a `KeyValueCache`, so that the keys and values of a prompt's beginning may be kept.
-      branches: whether `hidden` takes branches_BT, for several continuations of one context in a row, and wanted_BQ,
+      branches: whether `hidden` takes ends_BT, for texts in a row that share their beginning, and wanted_BQ,
         the places whose output is wanted; otherwise the context is read again for each continuation.
       warm_part: the part of its parameters that a run of another family can provide (`training.init_from`); '': all.
     """

@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     Attributes:
       rotations: of queries and keys in each kind of layer, by its mark in the window pattern; None: not rotated.
       segments_BT: int32 document numbers; None: a row is one document.
-      branches: the branches of rows with several continuations of one beginning; None: no row has branches.
+      branches: describes rows of texts that branch; None: no text does.
       context: the other stream for cross-attention (see `decoder.Block`); None: there is no other stream.
       wanted_BQ: the places of the tokens whose output the model's last layer computes; None: all.
     """

@@ -61,6 +61,8 @@ class MeshPlacement(Placement):
         mesh = jax.sharding.get_abstract_mesh()
         if options["backend"] == "cudnn" and mesh.manual_axes and compiler_axes(AXES):
             function = functools.partial(divided, function)
+        if mesh.shape.get("tensor", 1) > 1 and options.get("branches") is not None:
+            options["heads_in_turn"] = False
         if mesh.shape.get(context.AXIS, 1) == 1:
             return function(q_BTNH, k_BSKH, v_BSKH, **options)
         if context.way_of(self.config, mesh, q_BTNH.shape[2]) == "all_to_all":

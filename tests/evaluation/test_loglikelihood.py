@@ -209,9 +209,9 @@ def sent(monkeypatch):
 def test_a_shared_context_is_read_once(model, sent):
     params, config = model
     answers(family_of(config), params, [Continued([*range(10, 30), token, 5], 20) for token in range(4, 8)])
-    ((tokens, segments, branches, positions, *_),) = sent
+    ((tokens, segments, ends, positions, *_),) = sent
     assert (segments > 0).sum() == 20 + 4  # the last token of each continuation is only predicted
-    assert branches[segments > 0].tolist() == [0] * 20 + [1, 2, 3, 4]
+    assert ends[segments > 0].tolist() == [23] * 20 + [20, 21, 22, 23]
     assert positions[segments > 0].tolist() == [*range(20), 20, 20, 20, 20]
     assert tokens[0, 20:24].tolist() == [4, 5, 6, 7]
 
@@ -226,6 +226,36 @@ def test_only_positions_that_predict_a_continuation_leave_the_last_layer(model, 
         assert wanted.shape[1] == loglikelihood.num_wanted(T, 40 * (T // 139)) < T
         scored = asked[asked[..., 1] > 0]
         assert set(wanted.reshape(-1)[scored[:, 0]] % 139) == set(range(99, 139))
+
+
+def test_what_contexts_begin_with_is_read_once(model, sent):
+    """Such as the same examples before each question."""
+    examples = [*range(10, 110)]
+    contexts = [[*examples, question, *[5] * 9] for question in range(110, 116)]
+    answers(family_of(model[1]), model[0], [Continued([*each, token], 110) for each in contexts for token in (4, 5)])
+    ((_, segments, *_),) = sent
+    assert (segments > 0).sum() == 100 + 6 * 10
+    # A long row costs more attention, so contexts are only read together up to twice what they share.
+    sent.clear()
+    contexts = [[*examples[:20], question, *[5] * 99] for question in range(110, 116)]
+    answers(family_of(model[1]), model[0], [Continued([*each, token], 120) for each in contexts for token in (4, 5)])
+    assert sum((segments > 0).sum() for _, segments, *_ in sent) == 3 * (20 + 2 * 100)
+
+
+@pytest.mark.parametrize(
+    "fields", [dict(), dict(window=5, window_pattern="SL"), dict(position="alibi")], ids=["plain", "window", "alibi"]
+)
+def test_texts_that_branch_anywhere_have_their_own_scores(fields, monkeypatch):
+    monkeypatch.setattr(loglikelihood, "SHARED", 1)
+    params, config = make_model(**fields)
+    draw = np.random.default_rng(0)
+    requests = []
+    for _ in range(60):  # of two tokens only, so that most texts share a beginning with others
+        length = draw.integers(2, MAX_POSITIONS + 2)
+        requests.append(Continued(draw.integers(5, 7, length).tolist(), int(draw.integers(1, length))))
+    for request, score in zip(requests, answers(family_of(config.model), params, requests), strict=True):
+        nats, hits = alone(params, config.model, request)
+        assert score.nats == pytest.approx(nats, abs=1e-4) and score.hits == hits
 
 
 def test_a_context_longer_than_a_batch_is_also_read_once(model, sent):
