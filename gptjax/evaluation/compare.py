@@ -29,6 +29,7 @@ from gptjax.evaluation.tasks.metrics import (
     missing_library,
     sacrebleu_metric,
 )
+from gptjax.evaluation.tasks.records import kept_aside
 from gptjax.evaluation.tasks.records import read as read_records
 from gptjax.evaluation.tasks.run import ITEMS, made_with_of
 
@@ -70,15 +71,13 @@ class OwnTasks(Section):
 
 
 def records_of(run: Evaluated, task: str) -> dict[str, dict[str, Any]]:
-    """The records that a task's result was computed from; none if they are missing, or if a later evaluation, which was
-    stopped before its results were written, has begun to replace them."""
+    """The records that a task's result was computed from, also if a later evaluation, which was stopped before its
+    result was written, has begun others; none if they are missing."""
     path, result = run.folder / ITEMS / f"{task}.jsonl", run.results[OwnTasks.name][task]
-    if not path.exists():
-        return {}
     hashes = result["hashes"]
-    made_with, found = read_records(path)
     wanted = made_with_of(hashes.get("card"), hashes["file"], result.get("writing", {}), run.results["evaluated"])
-    return found if made_with == wanted else {}
+    both = map(read_records, (path, kept_aside(path, wanted)))
+    return next((found for made_with, found in both if made_with == wanted), {})
 
 
 def _unlike_hashes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:

@@ -101,9 +101,14 @@ def test_without_records_of_items_there_is_no_difference(evaluate):
 
 def test_records_of_a_later_evaluation_that_was_stopped_are_not_compared(evaluate):
     a, b = evaluate("a", TableAnswerer()), evaluate("b", TableAnswerer(shift=1))
+    before = shown([a, b])
     tasks, _ = find_tasks(str(a.parent / "quiz.toml"), few_shot=2)
-    run_tasks(tasks, TableAnswerer(), Subject({"run": "b"}), results.results_folder(b, 100))
-    drawn = shown([a, b])  # the results of b are still those of zero examples
+    folder = results.results_folder(b, 100)
+    run_tasks(tasks, TableAnswerer(), Subject({"run": "b"}), folder)
+    assert shown([a, b]) == before  # the results of b are still those of zero examples, whose records are kept aside
+    (aside,) = (folder / "items").glob("quiz.*.jsonl")
+    aside.unlink()
+    drawn = shown([a, b])
     assert "belong to another evaluation" in drawn and ", p " not in drawn
 
 

@@ -11,6 +11,7 @@ from gptjax.config import ConfigError, RunError
 from gptjax.inference import shapes
 from gptjax.inference.generate import Generator
 from gptjax.model.decoder import Decoder
+from gptjax.model.families import family_of
 from gptjax.tokenizer import CharacterTokenizer
 
 FEW = CharacterTokenizer("abc")  # few enough tokens for trying all texts
@@ -34,6 +35,26 @@ def few():
         return np.asarray(jax.nn.log_softmax(forward({"params": params}, padded)[0, len(tokens) - 1]), np.float64)
 
     return params, config, logprobs_after
+
+
+@pytest.fixture(scope="module")
+def few_pairs():
+    """An encoder–decoder with FEW's vocabulary, and a function from a source to a function as that of `few`."""
+    params, config = make_model(FEW, scale=0.5, vocab_size=16, family="encoder_decoder")
+    forward = jax.jit(family_of(config.model).module().apply)
+
+    def logprobs_for(source):
+        source_1S = np.array([[*FEW.encode(source), FEW.eos_id]])
+
+        def logprobs_after(tokens):
+            target_1T = np.zeros((1, 16), np.int32)
+            target_1T[0, : 1 + len(tokens)] = [FEW.eos_id, *tokens]
+            logits_V = forward({"params": params}, source_1S, target_1T)[0, len(tokens)]
+            return np.asarray(jax.nn.log_softmax(logits_V), np.float64)
+
+        return logprobs_after
+
+    return params, config, logprobs_for
 
 
 def all_texts(logprobs_after, prompt, limit, penalty):
@@ -99,6 +120,17 @@ def test_long_texts_and_several_prompts(few, width, penalty):
     expected = [search_by_hand(logprobs_after, prompt, width, 7, penalty) for prompt in prompts]
     assert [tuple(each.tokens) for each in found] == [tokens for texts in expected for _, tokens in texts]
     np.testing.assert_allclose([each.score for each in found], [s for texts in expected for s, _ in texts], rtol=1e-5)
+
+
+def test_targets_are_searched_for_each_source(few_pairs):
+    """In an encoder–decoder, the beams of a source see this source alone."""
+    params, config, logprobs_for = few_pairs
+    generator, sources = Generator(params, config, FEW), ["ab", "cabbc"]
+    width = FEW.vocab_size
+    found = generator.search(sources, num_beams=width, num_samples=width, max_new_tokens=2)
+    best = [all_texts(logprobs_for(source), (), 2, 0.6)[:width] for source in sources]
+    assert [tuple(each.tokens) for each in found] == [tokens for texts in best for _, tokens in texts]
+    np.testing.assert_allclose([each.score for each in found], [s for texts in best for s, _ in texts], rtol=1e-5)
 
 
 def test_one_beam_is_greedy():

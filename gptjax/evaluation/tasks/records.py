@@ -1,9 +1,10 @@
 """The records of a task's items in a JSONL file: a header, then a line per item, written as soon as the item is scored.
 
 A killed evaluation continues where it stopped: recorded items are not computed again, and an incomplete line is
-ignored. The header says what the records depend on (card, data, tokenizer, checkpoint …). If any of that changes, the
-file is started anew. One process at a time writes a file. Every line is JSON; numbers that JSON lacks are stored as
-text (`json_ready`).
+ignored. The header says what the records depend on (card, data, tokenizer, checkpoint …). If any of that changes, a new
+file is started, and the old one is kept beside it under another name (`kept_aside`) until it is wanted again: an
+evaluation with other examples costs nobody the records of the usual one. One process at a time writes a file. Every
+line is JSON; numbers that JSON lacks are stored as text (`json_ready`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import xxhash
 from absl import logging
 
 from gptjax.files import write_aside
@@ -46,9 +48,15 @@ class Records:
         if self.writes:
             lock = self.path.with_name(f".{self.path.name}.lock")
             self._lock.enter_context(in_turn(lock, lambda: logging.warning(WAITING, self.path)))
-        if self.path.exists():
-            header, found = read(self.path)
-            self.found = found if header == self.made_with else {}
+        aside = kept_aside(self.path, self.made_with)
+        header, found = read(self.path)
+        if self.writes and header != self.made_with:
+            if found:
+                self.path.replace(kept_aside(self.path, header))
+            if aside.exists():
+                aside.replace(self.path)
+        of_both = read(self.path), read(aside)
+        self.found = next((found for header, found in of_both if header == self.made_with), {})
         if self.writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._write(list(self.found.values()))  # removes an incomplete line
@@ -85,10 +93,18 @@ class Records:
                 file.write(_line(record))
 
 
+def kept_aside(path: Path, made_with: Mapping[str, Any]) -> Path:
+    """Where records that depend on this are, if `path` has others: TASK.0123abcd.jsonl."""
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(made_with, sort_keys=True).encode())[:8]
+    return path.with_name(f"{path.stem}.{digest}{path.suffix}")
+
+
 def read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What the records depend on, and item id → record. Incomplete lines are ignored."""
+    """What the records depend on, and item id → record; nothing if there is no file. Incomplete lines are ignored."""
     header: dict[str, Any] = {}
     found: dict[str, dict[str, Any]] = {}
+    if not path.exists():
+        return header, found
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1]):  # a last line without a newline is incomplete
         try:
             value = json.loads(line)

@@ -39,6 +39,21 @@ def test_a_killed_evaluation_continues_where_it_stopped(tasks, tmp_path):
     assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
 
 
+def test_records_are_kept_while_another_form_of_the_task_is_evaluated(tasks, tmp_path):
+    few, _ = find_tasks(str(tmp_path / "quiz.toml"), few_shot=1, limit=2)
+    whole = run_tasks(tasks, TableAnswerer(), Subject({}), tmp_path)
+    run_tasks(few, TableAnswerer(), Subject({}), tmp_path)
+    for again in (tasks, few, tasks):
+        answerer = TableAnswerer()
+        found = run_tasks(again, answerer, Subject({}), tmp_path)
+        assert not answerer.asked
+        assert again is few or without_times(found) == without_times(whole)
+    assert len(list((tmp_path / "items").glob("*.jsonl"))) == 2
+    read_only = TableAnswerer()
+    run_tasks(few, read_only, Subject({}), tmp_path, writes=False)
+    assert not read_only.asked
+
+
 @pytest.mark.parametrize("cut", [1, 40, -1])
 def test_the_item_of_an_incomplete_line_is_computed_again(cut, tasks, tmp_path):
     whole = run_tasks(tasks, TableAnswerer(), Subject({}), tmp_path)
