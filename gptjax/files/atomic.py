@@ -10,6 +10,8 @@ from pathlib import Path
 
 import xxhash
 
+from gptjax.errors import ConfigError
+
 SUFFIX = ".tmp"
 
 
@@ -60,7 +62,12 @@ def folder_aside(path: Path) -> Iterator[Path]:
     """Makes a folder under a temporary name beside `path`, which must be new or empty, and renames it at the end.
 
     If the block raises, the temporary folder is removed; what a killed process left is removed at the next start.
+
+    Raises:
+      ConfigError: it is the current folder, which the user's shell would lose.
     """
+    if path.resolve() == Path.cwd():
+        raise ConfigError(f"{path}: is the current folder and cannot be replaced: choose another one")
     aside = path.with_name(path.name + SUFFIX)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

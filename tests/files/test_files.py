@@ -5,10 +5,12 @@ import os
 import resource
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 
-from gptjax.files import write_aside
+from gptjax.errors import ConfigError
+from gptjax.files import folder_aside, write_aside
 
 
 def test_a_block_that_raises_leaves_the_old_file_unchanged(tmp_path):
@@ -36,3 +38,16 @@ def test_a_full_disk_leaves_the_old_file_unchanged(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert os.listdir(tmp_path) == ["a"] and path.read_text() == "old"
+
+
+def test_a_folder_is_made_as_a_whole_but_not_in_place_of_the_current_one(tmp_path, monkeypatch):
+    with folder_aside(tmp_path / "made") as aside:
+        (aside / "file").write_text("content")
+        assert not (tmp_path / "made").exists()
+    assert (tmp_path / "made" / "file").read_text() == "content"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in (".", str(tmp_path / "here")):
+        with pytest.raises(ConfigError, match="is the current folder"), folder_aside(Path(name)):
+            pass
+    assert (tmp_path / "here").is_dir()
