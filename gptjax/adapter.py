@@ -16,7 +16,6 @@ from pathlib import Path
 
 import jax
 
-from gptjax import tokenizer
 from gptjax.command_line import cli
 from gptjax.command_line.flags import Flags, given_run
 from gptjax.config import ConfigError, to_json
@@ -28,7 +27,7 @@ from gptjax.files.paths import CONFIG, output_folder, run_folder
 from gptjax.interop.adapters import adapted_run
 from gptjax.interop.peft import WEIGHTS, write_adapter
 from gptjax.training.checkpoints.format import save
-from gptjax.training.checkpoints.loading import load_for_inference, saved_config
+from gptjax.training.checkpoints.loading import load_for_inference, load_tokenizers, saved_config
 from gptjax.training.metrics import init_monitor
 from gptjax.training.state import TrainState
 
@@ -70,9 +69,10 @@ def merge(folder: Path) -> str:
         config, training=dataclasses.replace(config.training, init_from=""), optimizer=type(config.optimizer)()
     )
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.load(WORKDIR.value).save(folder)
-    if (source := tokenizer.load_of_sources(WORKDIR.value)) is not None:
-        source.save(folder, SOURCE_PREFIX)
+    own, of_sources = load_tokenizers(WORKDIR.value, metadata)
+    own.save(folder)
+    if of_sources is not None:
+        of_sources.save(folder, SOURCE_PREFIX)
     with write_aside(folder / CONFIG) as file:
         file.write(to_json(of_merged).encode())
     # The optimizer's state is that of other parameters, so the run cannot be continued.

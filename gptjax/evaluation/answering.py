@@ -31,10 +31,9 @@ from gptjax.settings import Settings
 from gptjax.tokenizer import Tokenizer
 
 GENERATED_AT_ONCE = 8  # batches between two progress reports
-STEPS = (
-    8  # an answer that a prompt leaves too little room for gets a multiple of this part of the context, so that many
-)
-# answers have the same limit and are written in one batch
+# An answer that finds too little room gets a multiple of an eighth of the context, so that many answers have the same
+# limit and are written in one batch.
+STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,9 +56,7 @@ def write_results(folder: Path, identity: Mapping[str, Any], sections: Mapping[s
             results = earlier if earlier.get("evaluated") == identity else results
         for section, found in sections.items():
             results[section] = results.get(section, {}) | dict(found)
-        if core.NAME in results.get(
-            "averages", {}
-        ):  # of all tasks in the file, which an earlier evaluation may have had
+        if core.NAME in results.get("averages", {}):  # over all tasks in the file, some of which may be earlier ones
             results["averages"][core.NAME] = core.average(results["tasks"])
         now = datetime.datetime.now(datetime.UTC)
         results |= {"date": now.isoformat(timespec="seconds"), "versions": versions_of(LIBRARIES)}
@@ -189,9 +187,7 @@ def notes(results: Mapping[str, Mapping[str, Any]], averages: Mapping[str, Any])
                 "training text, and counted as clean"
             )
         if result["truncated"]:
-            found.append(
-                f"{name}: {counted(result['truncated'], 'item')} longer than the context, cut at the beginning"
-            )
+            found.append(f"{name}: {counted(result['truncated'], 'item')} longer than the context, and not read whole")
     for name, average in averages.items():
         if average["missing"]:
             found.append(f"{name.upper()} without {', '.join(average['missing'])}: their data were not found")
