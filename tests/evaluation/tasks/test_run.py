@@ -113,7 +113,7 @@ def test_a_second_process_waits_and_then_finds_the_records(tasks, tmp_path, capl
     thread = threading.Thread(target=second)
     with Records(path, {"step": 1}) as records:
         thread.start()
-        while "another process is writing this file" not in caplog.text:
+        while thread.is_alive() and "another process is writing this file" not in caplog.text:
             time.sleep(0.01)
         records.add({"item": "one"})
     thread.join()
